@@ -10,7 +10,7 @@ class UserError(Exception):
     """The user's mistake: one line that names the file, field or flag and the fix. The command line exits with 2."""
 
 
-class NotApplicable(Exception):  # noqa: N818 - it reads as `raise NotApplicable(reason)` in a measure
+class NotApplicable(Exception):
     """A cell that this machine cannot do (no GPU, too little memory): recorded with its reason, never as a failure."""
 
 

@@ -52,8 +52,12 @@ class TrialSpec:
     device: str = "cpu"
     dtype: str = "float32"
     threads: int = 1
-    tuned: dict[str, Any] = field(default_factory=dict)  # hyper-parameters chosen for this arm on validation data
-    company: tuple[str, ...] = ()  # timing: the arms that share the round, since they share the machine's state
+    tuned: dict[str, Any] = field(
+        default_factory=dict
+    )  # hyper-parameters chosen for this arm on validation data
+    company: tuple[
+        str, ...
+    ] = ()  # timing: the arms that share the round, since they share the machine's state
 
     @cached_property
     def key(self) -> str:
@@ -107,4 +111,6 @@ class Result:
     modules: dict[str, str] = field(default_factory=dict)  # project module -> digest of its source
     packages: dict[str, str] = field(default_factory=dict)  # distribution -> version
     timing: dict[str, Any] = field(default_factory=dict)  # rounds: A/A ratio, load, steal, disturbed
-    artefacts: dict[str, float] = field(default_factory=dict)  # shared set-up used: key -> seconds it cost once
+    artefacts: dict[str, float] = field(
+        default_factory=dict
+    )  # shared set-up used: key -> seconds it cost once

@@ -153,7 +153,9 @@ class Trial:
     threads: int = 1
     method: str = ""
     tuned_values: Mapping[str, Any] = field(default_factory=dict)
-    context: Any = field(default=None, repr=False)  # the worker's side: clock pauses, artefact and timing records
+    context: Any = field(
+        default=None, repr=False
+    )  # the worker's side: clock pauses, artefact and timing records
 
     @classmethod
     def of(cls, spec: TrialSpec, *, method: str = "", context: Any = None) -> Trial:
@@ -180,12 +182,14 @@ class Trial:
     def block(self, items: Sequence[T]) -> Sequence[T]:
         """This seed's disjoint share of a fixed set, so that the seeds of a set are independent."""
         if len(items) < BLOCKS:
-            raise UserError(f"{len(items)} items cannot be shared among {BLOCKS} seeds; give at least {BLOCKS}")
+            raise UserError(
+                f"{len(items)} items cannot be shared among {BLOCKS} seeds; give at least {BLOCKS}"
+            )
         index = self.seed % BLOCKS
         return items[index * len(items) // BLOCKS : (index + 1) * len(items) // BLOCKS]
 
     def shared(self, build: Callable[..., None], *, per_seed: bool = True, **arguments: Any) -> Path:
-        """The folder that `build(folder, **arguments)` filled, built once and cached by content (see `claimbench.shared`)."""
+        """The folder that `build(folder, **arguments)` filled, built once, cached by content (`claimbench.shared`)."""
         from claimbench.shared import shared
 
         return shared(self, build, per_seed=per_seed, arguments=arguments)
@@ -203,7 +207,7 @@ class Trial:
         return count(function)
 
     def rounds(self, steps: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-        """Median seconds of each arm's step, interleaved in random order after warm-up, with an A/A copy of the method."""
+        """Median seconds of each arm's step: in random order after warm-up, with an A/A copy of the method."""
         from claimbench.meters import rounds
 
         timed = rounds(steps, method=self.method, seed=self.seed, device=self.device)

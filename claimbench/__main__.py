@@ -1,0 +1,5 @@
+"""`python -m claimbench`."""
+
+from claimbench.cli import main
+
+main()

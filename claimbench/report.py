@@ -1,0 +1,293 @@
+"""What was measured, as text, Markdown and JSON. Every number comes from the ledger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from claimbench.bench import Outcome, judge_set, select_claims
+from claimbench.ledger import Ledger, SetRow
+from claimbench.paper import Claim, Paper, Published
+from claimbench.shelf import Shelf
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from claimbench.rules import Verdict
+    from claimbench.rules.verdict import Cell, RuleVerdict
+
+COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
+CELLS_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One set of one claim with its verdict, as stored."""
+
+    paper: Paper
+    claim: Claim
+    set: SetRow
+    verdict: Verdict | None
+    stale: tuple[str, ...]  # what changed since it was measured
+    machine: Mapping[str, Any]
+    trials: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "paper": self.paper.id,
+            "claim": self.claim.id,
+            "statement": self.claim.statement,
+            "published": [figure.model_dump() for figure in self.claim.figures],
+            "set": {k: v for k, v in asdict(self.set).items() if k not in ("claim_text", "plan")},
+            "plan": self.set.plan,
+            "verdict": None if self.verdict is None else self.verdict.to_json(),
+            "stale": list(self.stale),
+            "machine": dict(self.machine),
+            "trials": self.trials,
+            "varies": self.claim.varies,
+            "fixed": self.claim.fixed,
+            "caveat": self.claim.caveat,
+        }
+
+
+def report(
+    targets: str | Sequence[str] = (),
+    *,
+    scale: str | None = None,
+    history: bool = False,
+    ledger: Ledger | str | Path | None = None,
+    shelf: Shelf | None = None,
+) -> list[ReportRow]:
+    """The latest set of every plan (all sets with `history`), judged by the rules as they stand."""
+    shelf = shelf or Shelf.find()
+    names = [targets] if isinstance(targets, str) else list(targets)
+    store = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+    rows: list[ReportRow] = []
+    for paper, claim in select_claims(shelf, names, everything=not names):
+        newest: dict[tuple[str, str, str, int], SetRow] = {}
+        for row in store.sets(paper=paper.id, claim=claim.id):
+            if scale in (None, row.scale):
+                newest[
+                    (row.uid if history else row.fingerprint, row.environment, row.scale, row.replication)
+                ] = row
+        for row in newest.values():
+            rows.append(
+                ReportRow(
+                    paper=paper,
+                    claim=claim,
+                    set=row,
+                    verdict=store.verdict(row.uid)
+                    if row.own or store.stale(row.uid)
+                    else judge_set(store, row, claim, paper),
+                    stale=tuple(store.stale(row.uid)),
+                    machine=store.environment(row.environment)["machine"],
+                    trials=len(store.members(row.uid)),
+                )
+            )
+    return rows
+
+
+# --- words ---
+
+
+def number(value: float) -> str:
+    """Four significant digits; infinities as signs."""
+    if math.isnan(value):
+        return "nan"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{value:.4g}"
+
+
+def where(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in point.items())
+
+
+def cell_line(cell: Cell) -> str:
+    """`against mamba at n=4096: 1.31 [1.12, 1.55]`."""
+    parts = [
+        *([f"against {cell.against}"] if cell.against else []),
+        *([f"at {where(cell.point)}"] if cell.point else []),
+    ]
+    interval = (
+        ""
+        if cell.low == cell.high == cell.estimate or cell.state == "unjudged"
+        else f" [{number(cell.low)}, {number(cell.high)}]"
+    )
+    value = "no number" if cell.state == "unjudged" else f"{number(cell.estimate)}{interval}"
+    note = f" ({cell.note})" if cell.note else ""
+    return f"{' '.join(parts) or 'overall'}: {value}{note}"
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    return {**asdict(outcome), "verdict": None if outcome.verdict is None else outcome.verdict.to_json()}
+
+
+def figure_line(figure: Published, verdict: Verdict | None) -> str:
+    """The paper's own figure and whether it lies in our interval."""
+    text = f"{number(figure.value)} {figure.unit}".strip()
+    line = f"paper: {text} ({figure.where})"
+    found = next((f for f in verdict.figures if f.where == figure.where), None) if verdict else None
+    if found is None or found.inside is None:
+        return line + (f"; {found.note}" if found and found.note else "")
+    return f"{line}; {'inside' if found.inside else 'outside'} our interval"
+
+
+# --- the terminal ---
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_outcomes(outcomes: Sequence[Outcome]) -> None:
+    """What a run says at its end: each verdict with its cells, then a summary line."""
+    console = _console()
+    for outcome in outcomes:
+        if outcome.skipped:
+            console.print(f"skipped    {outcome.name}: {outcome.skipped}", style="dim", markup=False)
+    for outcome in outcomes:
+        if outcome.skipped:
+            continue
+        console.print()
+        _print_verdict(console, outcome.name, outcome.verdict, f"{outcome.scale}, {outcome.ran} trials run")
+        if outcome.verdict is None and outcome.failed:
+            console.print(f"           {outcome.failed} trials failed", markup=False)
+    states = [o.verdict.state for o in outcomes if o.verdict is not None]
+    if states:
+        counted = ", ".join(f"{states.count(s)} {s}" for s in ("holds", "fails", "undecided") if s in states)
+        console.print(f"\n{len(states)} claims judged: {counted}. Details: claimbench report", markup=False)
+
+
+def _print_verdict(console: Console, name: str, verdict: Verdict | None, setting: str) -> None:
+    from rich.text import Text
+
+    state = verdict.state if verdict else "no verdict"
+    head = Text.assemble(
+        (f"{state.upper():<10}", f"bold {COLOURS.get(state, 'dim')}"), " ", (name, "bold"), f"  {setting}"
+    )
+    console.print(head)
+    if verdict is None:
+        console.print("           this scale proves that it runs and gives no verdict", markup=False)
+        return
+    console.print(f"           {verdict.reason}", markup=False)
+    for rule in verdict.rules:
+        _print_rule(console, rule)
+    for note in verdict.notes:
+        console.print(f"           note: {note}", style="dim", markup=False)
+
+
+def _print_rule(console: Console, rule: RuleVerdict) -> None:
+    style = COLOURS.get(rule.state, "dim")
+    given = "given " if rule.given else ""
+    console.print(f"    {rule.state:<10} {given}{rule.text}", style=style, markup=False)
+    for cell in rule.cells[:CELLS_SHOWN]:
+        mark = {"holds": "+", "outside": "-", "unclear": "?", "unjudged": "!", "reported": " "}[cell.state]
+        console.print(f"             {mark} {cell_line(cell)}", markup=False)
+    if len(rule.cells) > CELLS_SHOWN:
+        console.print(f"               ... {len(rule.cells) - CELLS_SHOWN} more (--json)", markup=False)
+
+
+def print_rows(rows: Sequence[ReportRow]) -> None:
+    """Every row in full, as `claimbench report` shows it."""
+    console = _console()
+    for row in rows:
+        machine = f"{row.machine['cpu']}, {row.machine['cores']} cores"
+        gpus = ", ".join(gpu["name"] for gpu in row.machine["gpus"])
+        setting = f"{row.set.scale}, {row.trials} trials, {row.set.created[:10]}, {gpus or machine}"
+        replication = f", replication {row.set.replication}" if row.set.replication else ""
+        console.print()
+        _print_verdict(console, f"{row.paper.id}/{row.claim.id}", row.verdict, setting + replication)
+        if row.stale:
+            shown = ", ".join(row.stale[:4]) + (" ..." if len(row.stale) > 4 else "")
+            console.print(
+                f"           stale: changed since: {shown}; claimbench recheck {row.paper.id}",
+                style="yellow",
+                markup=False,
+            )
+        for figure in row.claim.figures:
+            console.print(f"           {figure_line(figure, row.verdict)}", markup=False)
+        console.print(
+            f"           varies: {', '.join(row.claim.varies)}; fixed: {', '.join(row.claim.fixed) or 'nothing else'}",
+            markup=False,
+        )
+        console.print(f"           caveat: {row.claim.caveat}", style="dim", markup=False)
+    if not rows:
+        console.print("nothing was measured yet; try: claimbench run exact-permutations")
+
+
+def print_paper(paper: Paper, ledger: str | None) -> None:
+    """`claimbench show`: the paper, its claims, the latest verdicts, and the commands."""
+    console = _console()
+    console.print(f"[bold]{paper.id}[/bold]  ", end="")
+    console.print(f"{paper.title}", style="bold", markup=False)
+    names = ", ".join(paper.authors[:4]) + (" et al." if len(paper.authors) > 4 else "")
+    console.print(
+        f"{names}, {paper.year}{f', arXiv {paper.arxiv}' if paper.arxiv else ''}, group {paper.group}",
+        markup=False,
+    )
+    console.print(f"\n{paper.summary}\n", markup=False)
+    rows: dict[tuple[str, str], ReportRow] = {}
+    for row in report([paper.id], ledger=ledger, shelf=Shelf([paper.folder.parent.parent])):
+        if not row.set.own:
+            rows[(row.claim.id, row.set.scale)] = row
+    for claim in paper.claim:
+        console.print(f"{claim.id}", style="bold", markup=False)
+        console.print(f"  {claim.statement}", markup=False)
+        for figure in claim.figures:
+            console.print(f"  {figure_line(figure, None)}", markup=False)
+        console.print(
+            f"  arms: {', '.join([claim.method, *claim.baselines])}; scales: {', '.join(claim.scales)}",
+            markup=False,
+        )
+        for name, subject in claim.subjects.items():
+            console.print(
+                f"  takes your own {subject.kind}: --subject {name}=... (default {subject.default})",
+                markup=False,
+            )
+        for (claim_id, scale), row in rows.items():
+            if claim_id == claim.id and row.verdict is not None:
+                console.print(
+                    f"  measured at {scale}: {row.verdict.state}{' (stale)' if row.stale else ''}",
+                    markup=False,
+                )
+        console.print(f"  caveat: {claim.caveat}", style="dim", markup=False)
+        console.print(f"  run: claimbench run {paper.id}/{claim.id}\n", style="cyan", markup=False)
+
+
+# --- Markdown ---
+
+
+def markdown(rows: Sequence[ReportRow]) -> str:
+    """A table of claims and verdicts, then every rule's cells."""
+    lines = ["| claim | scale | verdict | measured | paper |", "|---|---|---|---|---|"]
+    for row in rows:
+        state = "-" if row.verdict is None else f"**{row.verdict.state}**"
+        figures = "; ".join(f"{number(f.value)} {f.unit}".strip() for f in row.claim.figures) or "-"
+        lines.append(
+            f"| {row.paper.id}/{row.claim.id} | {row.set.scale} | {state} | {headline(row.verdict)} | {figures} |"
+        )
+    for row in rows:
+        lines += ["", f"### {row.paper.id}/{row.claim.id} ({row.set.scale})", "", row.claim.statement, ""]
+        if row.verdict is None:
+            continue
+        for rule in row.verdict.rules:
+            lines.append(f"- {rule.text}: **{rule.state}**")
+            lines += [f"  - {cell_line(cell)}" for cell in rule.cells]
+        lines += ["", f"Caveat: {row.claim.caveat}"]
+    return "\n".join(lines)
+
+
+def headline(verdict: Verdict | None) -> str:
+    """The first bounded rule's most telling cell: the last one of the sweep."""
+    if verdict is None:
+        return "-"
+    for rule in verdict.rules:
+        if rule.state != "reported" and not rule.given and rule.cells:
+            return f"{rule.text}: {cell_line(rule.cells[-1])}"
+    return verdict.reason

@@ -1,0 +1,1 @@
+"""Running groups of trials in processes of their own: `local` on this machine, `worker` in each process."""
