@@ -13,16 +13,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from claimbench.currency import source_digest
 from claimbench.errors import UserError, nearest
 from claimbench.ledger import LEASE_SECONDS, Ledger, SetRow, spec_of
 from claimbench.machine import choose_device, environment_facts, memory_bytes, this_machine
 from claimbench.paper import SCALES, Claim, Paper
 from claimbench.plan import FIRST_SEED, Overrides, Plan, choose_tuned, make_plan, rules_digest
-from claimbench.rules import Verdict, judge
+from claimbench.rules.verdict import Verdict
 from claimbench.runner.local import Event, LocalRunner
 from claimbench.shelf import Entry, Shelf, is_trusted, load_claims, package_of, trust
-from claimbench.spec import Group, Result, SubjectRef, TrialSpec, canonical
-from claimbench.trial import registry
+from claimbench.spec import Group, Result, SubjectRef, TrialSpec, canonical, digest
+from claimbench.trial import Derive, registry
 
 DISTURBED_PASSES = 4  # how often a timing round that was disturbed is tried in one run
 MODEL_KINDS = ("causal-lm",)
@@ -513,30 +514,52 @@ def judge_set(ledger: Ledger, row: SetRow, claim: Claim, paper: Paper) -> Verdic
     """A set's verdict under the claim's rules as they stand, kept in the ledger. None at a scale without verdicts."""
     if row.scale == "smoke":
         return None
+    stamp = digest([rules_digest(claim), _judging_code(paper, claim), ledger.members(row.uid)])
+    known = ledger.verdict(row.uid, stamp)
+    if known is not None:
+        return known
+    from claimbench.rules.judging import (
+        judge,  # with SciPy, which a run that has nothing to judge need not wait for
+    )
+
     trials = ledger.judged(row.uid)
-    derive = None
-    if any(metric.derived for metric in claim.metrics.values()):
-        load_claims(paper.folder)
-        derived = registry(f"{package_of(paper.folder)}.claims").derived
-        if claim.id not in derived:
-            raise UserError(
-                f'{paper.folder}/claims.py: no @derive("{claim.id}"), but the claim declares derived metrics'
-            )
-        derive = derived[claim.id]
+    derive = _derive(paper, claim)
     arms, points = row.plan["arms"], row.plan["points"]
     verdict = judge(restrict(claim, row.scale, arms, points), row.scale, trials, derive=derive)
-    digest = rules_digest(claim)
     discarded = ledger.discarded(row.uid)
     if discarded:
         verdict.notes.append(f"{discarded} timing rounds were discarded as disturbed and measured again")
-    if ledger.first_rules(row.paper, row.claim, row.scale, row.replication) not in (None, digest):
+    first = ledger.first_rules(row.paper, row.claim, row.scale, row.replication)
+    if first not in (None, rules_digest(claim)):
         verdict.notes.append(
             "the rules were changed after these seeds were first measured; use --fresh for new seeds"
         )
     if row.own:
         verdict.notes.append("own setting: not comparable with the paper's row")
-    ledger.save_verdict(row.uid, verdict, digest)
+    ledger.save_verdict(row.uid, verdict, stamp)
     return verdict
+
+
+def _derive(paper: Paper, claim: Claim) -> Derive | None:
+    """The claim's @derive function, if it declares derived metrics: the one thing of a paper that judging imports."""
+    if not any(metric.derived for metric in claim.metrics.values()):
+        return None
+    _ask_trust([paper.folder], None)
+    load_claims(paper.folder)
+    derived = registry(f"{package_of(paper.folder)}.claims").derived
+    if claim.id not in derived:
+        raise UserError(
+            f'{paper.folder}/claims.py: no @derive("{claim.id}"), but the claim declares derived metrics'
+        )
+    return derived[claim.id]
+
+
+def _judging_code(paper: Paper, claim: Claim) -> list[str]:
+    """Digests of what turns numbers into a verdict: the rules' modules, and claims.py where it derives numbers."""
+    files = sorted((Path(__file__).parent / "rules").glob("*.py"))
+    if any(metric.derived for metric in claim.metrics.values()):
+        files += sorted(paper.folder.glob("*.py"))
+    return [source_digest(path) for path in files]
 
 
 def restrict(claim: Claim, scale: str, arms: Sequence[str], points: Sequence[Mapping[str, Any]]) -> Claim:
@@ -636,13 +659,19 @@ def _recheck_set(
         f"{r.spec.arm} at {r.spec.point}: {name} {stored[r.spec.key]['metrics'].get(name)} -> {value}"
         for r in results
         for name, value in r.metrics.items()
-        if claim.metrics[name].kind != "time" and stored[r.spec.key]["metrics"].get(name) != value
+        if claim.metrics[name].kind != "time"
+        and canonical(stored[r.spec.key]["metrics"].get(name)) != canonical(value)
     ]
     if len(results) < len(specs) or any(r.status != "ok" for r in results):
         return {"state": "stale: some trials did not finish"}
     if differing:
         return {"state": "stale: numbers changed", "differing": differing}
-    store.carry(row.uid, store.code_of(results[-1]), len(results))
+    everything = replace(
+        results[0],
+        modules={name: digest for r in results for name, digest in r.modules.items()},
+        packages={name: version for r in results for name, version in r.packages.items()},
+    )
+    store.carry(row.uid, store.code_of(everything), len(results))
     return {"state": "carried forward", "trials": len(results)}
 
 

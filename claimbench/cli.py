@@ -48,12 +48,13 @@ def main() -> None:
     except UserError as error:
         print(f"claimbench: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "\nclaimbench: interrupted; finished trials are kept, the same command goes on from here",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+    except SystemExit as leaving:  # Typer turns Ctrl-C into an exit with the shell's code for it
+        if leaving.code == 130:
+            print(
+                "\nclaimbench: interrupted; finished trials are kept, the same command goes on from here",
+                file=sys.stderr,
+            )
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left (`| head`)
 

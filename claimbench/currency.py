@@ -1,8 +1,9 @@
-"""Is a measurement still that of the code on disk? Which project modules and packages a trial loaded, and what changed.
+"""Is a measurement still that of the code on disk? Which project modules and packages a trial loaded, and
+what changed.
 
-A module's digest is that of its syntax tree without docstrings and comments, so that words and layout may be edited
-freely. Modules are found again by name without importing them. Not seen: files that are no modules (data, kernels
-compiled at run time), and code that a trial read other than by importing it.
+A module's digest is that of its syntax tree without docstrings and comments, so that words and layout may be
+edited freely. Modules are found again by name without importing them. Not seen: files that are no modules
+(data, kernels compiled at run time), and code that a trial read other than by importing it.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ _MISSING = "missing"
 def loaded_modules() -> dict[str, str]:
     """Project modules in `sys.modules`, by name, with their digests.
 
-    Project: claimbench without its infrastructure, the shelves, and code that lies neither in the standard library
-    nor among installed packages (the user's own, on PYTHONPATH or installed as editable).
+    Project: claimbench without its infrastructure, the shelves, and code that lies neither in the standard
+    library nor among installed packages (the user's own, on PYTHONPATH or installed as editable).
     """
     found = {}
     for name, module in list(sys.modules.items()):
@@ -150,10 +151,9 @@ def is_infrastructure(name: str) -> bool:
 @cache
 def _is_local(file: str) -> bool:
     """Source that no distribution's version speaks for."""
-    if not file.endswith(".py") or not os.path.isfile(file):  # noqa: PTH113 - thousands of modules
+    if not file.endswith(".py") or not os.path.isfile(file):
         return False
-    parts = file.split(os.sep)
-    if "site-packages" in parts or "dist-packages" in parts:
+    if f"{os.sep}site-packages{os.sep}" in file or f"{os.sep}dist-packages{os.sep}" in file:
         return False
     paths = sysconfig.get_paths()
     library = {os.path.realpath(paths[key]) for key in ("stdlib", "platstdlib")}
@@ -231,7 +231,7 @@ def _known_roots() -> Iterator[str]:
 
 
 def source_digest(path: Path) -> str:
-    """Digest of a module's meaning: its syntax tree without docstrings; of its bytes where it is no Python source."""
+    """Digest of a module's syntax tree without docstrings; of its bytes where it is no Python source."""
     try:
         status = path.stat()
     except OSError:
@@ -250,7 +250,7 @@ def _compute(path: str) -> str:
 
 
 def _flatten(node: object, parts: list[str]) -> None:
-    """A syntax tree as text. Empty fields are left out, since Python versions differ in which ones they have."""
+    """A syntax tree as text, without empty fields: Python versions differ in which ones there are."""
     if isinstance(node, ast.AST):
         parts.append(f"({type(node).__name__}")
         constant = isinstance(node, ast.Constant)
@@ -293,7 +293,8 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
 class _Digests:
     """Digests by path, time and size: in this process, and in a cache file that processes share.
 
-    The file saves parsing thirty modules at each start of the command line; losing it costs that, nothing else.
+    The file saves parsing thirty modules at each start of the command line; losing it costs that, nothing
+    else.
     """
 
     VERSION = 1
@@ -332,7 +333,7 @@ class _Digests:
         return True
 
     def save(self) -> None:
-        """Write what was computed here. Another process's simultaneous write may be lost, and is then made again."""
+        """Write what was computed here. Of two simultaneous writes one is lost, and made again later."""
         if not self._fresh:
             return
         self._load()
@@ -349,7 +350,7 @@ class _Digests:
 _digests = _Digests()
 
 
-# --- installed packages, read from the names of their metadata folders: parsing each METADATA takes 100 times as long ---
+# --- installed packages, by the names of their metadata folders: parsing each METADATA is a hundred times slower ---
 
 _METADATA = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+?)(-py[\d.]+)?\.(dist|egg)-info")
 _TOP = re.compile(rb"^\"?([A-Za-z_]\w*)(?:/|\.py,|\.[\w.-]*(?:so|pyd),)", re.MULTILINE)
@@ -360,7 +361,7 @@ def _site_stamp() -> tuple[tuple[str, int], ...]:
     stamps = []
     for folder in dict.fromkeys(sys.path):
         try:
-            stamps.append((folder or ".", os.stat(folder or ".").st_mtime_ns))
+            stamps.append((folder, Path(folder).stat().st_mtime_ns))
         except OSError:
             continue
     return tuple(stamps)
@@ -375,13 +376,13 @@ def _metadata(stamp: tuple[tuple[str, int], ...]) -> dict[str, tuple[str, str]]:
     """Distribution -> version and metadata folder; the first on the path counts, as it does for importing."""
     found: dict[str, tuple[str, str]] = {}
     for folder, _ in stamp:
-        if not os.path.isdir(folder):  # noqa: PTH112 - zip files on the path
+        if not os.path.isdir(folder):
             continue
-        for entry in os.listdir(folder):
-            matched = _METADATA.fullmatch(entry)
+        for entry in os.scandir(folder):
+            matched = _METADATA.fullmatch(entry.name)
             if matched:
                 name = re.sub(r"[-_.]+", "-", matched["name"]).lower()
-                found.setdefault(name, (matched["version"], os.path.join(folder, entry)))  # noqa: PTH118 - as above
+                found.setdefault(name, (matched["version"], entry.path))
     return found
 
 

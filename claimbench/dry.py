@@ -91,9 +91,8 @@ def print_description(described: Sequence[dict[str, Any]]) -> None:
             print(f"{item['claim']}: skipped: {item['skipped']}")
             continue
         print(f"{item['claim']} at {item['scale']}")
-        print(
-            f"  {item["trials"]} trials: {len(item["arms"])} arms, {len(item["points"])} points, {item["seeds"]} seeds"
-        )
+        arms, points = len(item["arms"]), len(item["points"])
+        print(f"  {item['trials']} trials: {arms} arms, {points} points, {item['seeds']} seeds")
         if item["tuning_trials"]:
             print(f"  {item['tuning_trials']} tuning trials on validation data first")
         if len(item["schedule"]) > 1:

@@ -21,6 +21,7 @@ from claimbench.bench import select_claims
 from claimbench.errors import UserError
 from claimbench.ledger import (
     CODE,
+    ENVIRONMENT,
     JSON_COLUMNS,
     MEMBER,
     SCHEMA_VERSION,
@@ -33,7 +34,7 @@ from claimbench.ledger import (
 )
 from claimbench.paths import write_atomically
 from claimbench.plan import FIRST_SEED
-from claimbench.rules import Verdict
+from claimbench.rules.verdict import Verdict
 from claimbench.shelf import Shelf
 from claimbench.spec import canonical
 
@@ -164,7 +165,7 @@ def _lines(store: Ledger, sets: Sequence[SetRow]) -> list[dict[str, Any]]:
                 "verdict": None if verdict is None else verdict.to_json(),
             }
         )
-    with store._read() as connection:
+    with store.read() as connection:
         for code in connection.execute(sa.select(CODE).where(CODE.c.id.in_(codes))):
             out.append(
                 {
@@ -231,7 +232,7 @@ def _import_file(store: Ledger, path: Path, raw: bytes, summary: dict[str, Any])
     if not any(value["type"] == "header" for _, value in parsed):
         raise UserError(f"import: {path}: no header line; is it a file that claimbench publish wrote?")
     order = {"header": 0, "code": 1, "trial": 2, "set": 3}
-    with store._write() as connection:
+    with store.write() as connection:
         ids: dict[tuple[str, int], int] = {}
         for number, value in sorted(parsed, key=lambda p: order[p[1]["type"]]):
             try:
@@ -261,8 +262,6 @@ def _check_line(value: Any) -> None:
 def _import_line(
     connection: sa.Connection, value: dict[str, Any], ids: dict[tuple[str, int], int], summary: dict[str, Any]
 ) -> None:
-    from claimbench.ledger import ENVIRONMENT
-
     kind = value["type"]
     if kind == "header":
         for identity, facts in value["environments"].items():
@@ -322,9 +321,7 @@ def _import_set(
     if value["verdict"] is not None:
         verdict = Verdict.from_json(value["verdict"])
         content = {"set_uid": value["uid"], "state": verdict.state, "content": canonical(verdict.to_json())}
-        connection.execute(
-            VERDICT.insert().values(**content, rules_digest=value["rules_digest"], created=moment())
-        )
+        connection.execute(VERDICT.insert().values(**content, stamp="imported", created=moment()))
     summary["sets"] += 1
 
 

@@ -16,8 +16,7 @@ from claimbench.shelf import Shelf
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from claimbench.rules import Verdict
-    from claimbench.rules.verdict import Cell, RuleVerdict
+    from claimbench.rules.verdict import Cell, RuleVerdict, Verdict
 
 COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 CELLS_SHOWN = 12

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from claimbench import currency, ledger
+from claimbench import currency
 from claimbench.errors import UserError
-from claimbench.ledger import Ledger, SetRow, spec_of
+from claimbench.ledger import Ledger, SetRow, leases, schema, spec_of
 from claimbench.spec import Result, SubjectRef, TrialSpec
 
 ENVIRONMENT = "here"
@@ -79,7 +79,7 @@ def test_a_lease_keeps_others_away_until_it_ends(tmp_path: Path, monkeypatch: py
         assert store.take([spec()], ENVIRONMENT, "one")
         assert not store.take([spec()], ENVIRONMENT, "two")
         assert store.held([spec().key], ENVIRONMENT, "two")
-        monkeypatch.setattr(ledger, "LEASE_SECONDS", -1.0)
+        monkeypatch.setattr(leases, "LEASE_SECONDS", -1.0)
         store.renew("one")  # as if it had been silent for long
         monkeypatch.undo()
         assert store.take([spec()], ENVIRONMENT, "two")
@@ -171,13 +171,13 @@ def test_an_older_ledger_is_migrated_in_place(tmp_path: Path, monkeypatch: pytes
     with Ledger(tmp_path / "l.sqlite") as store:
         row = make_set(store, [spec()])
         measure(store, row, [spec()])
-    next_version = ledger.SCHEMA_VERSION + 1
+    next_version = schema.SCHEMA_VERSION + 1
 
     def add_column(connection: sa.Connection) -> None:
         connection.execute(sa.text("alter table trial add column note text not null default ''"))
 
-    monkeypatch.setattr(ledger, "SCHEMA_VERSION", next_version)
-    monkeypatch.setitem(ledger.MIGRATIONS, next_version - 1, add_column)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", next_version)
+    monkeypatch.setitem(schema.MIGRATIONS, next_version - 1, add_column)
     with Ledger(tmp_path / "l.sqlite") as store:
         assert len(store.trials(row.uid)) == 1
     with sqlite3.connect(tmp_path / "l.sqlite") as connection:
@@ -232,4 +232,4 @@ def test_leases_are_renewed(tmp_path: Path) -> None:
         store.renew("one")
         with sqlite3.connect(tmp_path / "l.sqlite") as connection:
             (expires,) = connection.execute("select expires from lease").fetchone()
-        assert expires > time.time() + ledger.LEASE_SECONDS / 2
+        assert expires > time.time() + leases.LEASE_SECONDS / 2

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -103,19 +103,22 @@ def test_search_ranks_titles_before_the_rest(make_paper: MakePaper, tmp_path: Pa
     assert Shelf.find([tmp_path / "shelf"]).search("attention zebra") == []
 
 
-def test_a_thousand_papers_list_in_under_a_second_cold(make_paper: MakePaper, tmp_path: Path) -> None:
+def test_a_thousand_papers_list_in_under_half_a_second_of_processor_time(
+    make_paper: MakePaper, tmp_path: Path
+) -> None:
+    """benchmarks/overhead.py prints the goal of 0.4 s cold; processor time is the part other work cannot move."""
     for index in range(1000):
         make_paper(f"paper-{index:04d}")
     command = [sys.executable, "-m", "claimbench", "list", "--shelf", str(tmp_path / "shelf")]
     subprocess.run(command, check=True, capture_output=True)  # makes the index
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.stdout.count("  paper-") == 1000
-    # the goal is 0.4 s (benchmarks/overhead.py prints it); a test machine may be busy, so this guards against imports
-    assert min(seconds) < 1.0
+    assert min(seconds) < 0.5
 
 
 def test_every_built_in_paper_is_sound() -> None:

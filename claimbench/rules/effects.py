@@ -15,7 +15,7 @@ import numpy as np
 
 from claimbench.errors import UserError, nearest
 from claimbench.paper import Claim, Metric, Point, Rule, select, settings
-from claimbench.rules.intervals import Array, Bounds, agree, project, snap, variance_floor
+from claimbench.rules.intervals import Array, Bounds, moments, project, snap, variance_floor
 from claimbench.rules.verdict import Judged
 from claimbench.trial import Row, Table
 
@@ -301,7 +301,7 @@ def _sub_rule(
         against, shown, effect, bounds, logged and rule.effect == "ratio", floor, problems, extras=extras
     )
     if student and metric.resolution == 0 and items is None and len(effect) > 1:
-        for cell in np.flatnonzero(agree(effect)).tolist():
+        for cell in np.flatnonzero(moments(effect).agree).tolist():
             problems[cell] = problems[cell] or f"{rule.metric}: all seeds agree exactly; {_SPREADLESS}"
     return sub
 

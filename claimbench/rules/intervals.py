@@ -52,35 +52,42 @@ def variance_floor(
     return np.asarray(project(variance, weights * weights))
 
 
-def t_interval(effect: Array, floor: Array | float, quantile: float) -> tuple[Array, Array, Array]:
-    """Mean, low and high, each (..., cells). NaN ends where seeds agree exactly and no floor says how exact
-    that is."""
+@dataclass(frozen=True)
+class Moments:
+    """What a t interval needs of the seeds: shape (..., cells) each."""
+
+    mean: Array
+    variance: Array  # with n - 1 in the denominator
+    agree: Array  # every seed has the same effect
+    seeds: int
+
+
+def moments(effect: Array) -> Moments:
+    """effect: (..., seeds, cells)."""
     seeds = effect.shape[-2]
-    estimate = effect.mean(axis=-2)
-    spread = effect - estimate[..., None, :]
-    variance = np.maximum((spread * spread).sum(axis=-2) / max(seeds - 1, 1), floor)
-    variance = np.where((variance > 0) & ~((np.asarray(floor) == 0) & agree(effect)), variance, np.nan)
-    half = quantile * np.sqrt(variance / seeds)
-    return estimate, estimate - half, estimate + half
+    mean = effect.mean(axis=-2)
+    spread = effect - mean[..., None, :]
+    agree = (effect == effect[..., :1, :]).all(axis=-2)
+    return Moments(mean, (spread * spread).sum(axis=-2) / max(seeds - 1, 1), np.asarray(agree), seeds)
 
 
-def agree(effect: Array) -> Array:
-    """Cells in which every seed has the same effect."""
-    return np.asarray((effect == effect[..., :1, :]).all(axis=-2))
+def t_interval(of: Moments, floor: Array | float, quantile: float) -> tuple[Array, Array]:
+    """Low and high, each (..., cells). NaN where the seeds agree exactly and no floor says how exact that is."""
+    variance = np.where(of.agree & (np.asarray(floor) == 0), np.nan, np.maximum(of.variance, floor))
+    half = quantile * np.sqrt(variance / of.seeds)
+    return of.mean - half, of.mean + half
 
 
-def sign_interval(effect: Array, boundary: int | None) -> tuple[Array, Array]:
+def sign_interval(ordered: Array, boundary: int | None) -> tuple[Array, Array]:
     """Low and high, each (..., cells): the bounds that a sign test with this boundary does not exclude.
 
-    `boundary` of n seeds at or above b is the same as: the (n - boundary + 1)-th smallest is at least b.
-    Unbounded if no count is rare enough.
+    ordered: effects (..., seeds, cells), sorted over seeds. `boundary` of n seeds at or above b is the same as: the
+    (n - boundary + 1)-th smallest is at least b. Unbounded if no count is rare enough.
     """
-    seeds = effect.shape[-2]
     if boundary is None:
-        shape = effect.shape[:-2] + effect.shape[-1:]
+        shape = ordered.shape[:-2] + ordered.shape[-1:]
         return np.full(shape, -np.inf), np.full(shape, np.inf)
-    ordered = np.sort(effect, axis=-2)
-    return ordered[..., seeds - boundary, :], ordered[..., boundary - 1, :]
+    return ordered[..., ordered.shape[-2] - boundary, :], ordered[..., boundary - 1, :]
 
 
 def snap(effect: Array, bounds: Bounds, magnitude: Array | float) -> Array:
@@ -144,7 +151,7 @@ def possible(inside: Array, outside: Array, needed: int) -> tuple[Array, Array]:
     """Whether enough of the cells (..., cells) hold, and whether too many lie outside for that to be
     possible."""
     cells = inside.shape[-1]
-    return inside.sum(axis=-1) >= needed, outside.sum(axis=-1) >= cells - needed + 1
+    return np.asarray(inside.sum(axis=-1) >= needed), np.asarray(outside.sum(axis=-1) >= cells - needed + 1)
 
 
 def share_beyond(effect: Array, bounds: Bounds) -> Array:

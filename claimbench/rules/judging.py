@@ -32,7 +32,7 @@ import numpy as np
 from claimbench.errors import UserError
 from claimbench.paper import Claim, Point, Published, Rule, matches
 from claimbench.rules.effects import Derive, Grid, SubRule, sub_rules
-from claimbench.rules.intervals import Array, possible, share_beyond, sign_interval, t_interval
+from claimbench.rules.intervals import Array, moments, possible, share_beyond, sign_interval, t_interval
 from claimbench.rules.levels import ALPHA, look_level, sign_boundary, sign_level, t_quantile
 from claimbench.rules.verdict import Cell, Figure, Judged, RuleVerdict, Verdict
 from claimbench.rules.words import describe, listed, notes, sub_reason, unreachable
@@ -212,13 +212,15 @@ def _judge_sub_rule(
         elif kind in STUDENT:
             level, fail_level = look_level(holds_share, looks), look_level(fails_share, looks)
             quantile, fail_quantile = t_quantile(level, seeds - 1), t_quantile(fail_level, seeds - 1)
-            _, low, high = t_interval(effect, sub.floor(quantile), quantile)
-            _, fail_low, fail_high = t_interval(effect, sub.floor(fail_quantile), fail_quantile)
+            of = moments(effect)
+            low, high = t_interval(of, sub.floor(quantile), quantile)
+            fail_low, fail_high = t_interval(of, sub.floor(fail_quantile), fail_quantile)
         else:
             boundary = sign_boundary(holds_share, looks)[look - 1]
             fail_boundary = sign_boundary(fails_share, looks)[look - 1]
-            low, high = sign_interval(effect, boundary)
-            fail_low, fail_high = sign_interval(effect, fail_boundary)
+            ordered = np.sort(effect, axis=0)
+            low, high = sign_interval(ordered, boundary)
+            fail_low, fail_high = sign_interval(ordered, fail_boundary)
             level = sign_level(boundary, seeds) if boundary is not None else 0.0
             fail_level = sign_level(fail_boundary, seeds) if fail_boundary is not None else 0.0
             remarks = [r or unreachable(seeds, boundary, fail_boundary, rule) for r in remarks]
@@ -315,7 +317,7 @@ def _aa(claim: Claim, grid: Grid) -> tuple[Cell | None, str]:
         return None, "A/A ratio missing: the method finished no round"
     logs = np.log(ratios)[:, None]
     boundary = sign_boundary(ALPHA, (len(ratios),))[0]
-    low, high = (float(np.exp(end[0])) for end in sign_interval(logs, boundary))
+    low, high = (float(np.exp(end[0])) for end in sign_interval(np.sort(logs, axis=0), boundary))
     estimate = float(np.exp(np.median(logs)))
     level = sign_level(boundary, len(ratios)) if boundary is not None else 0.0
     differs = low > 1 or high < 1

@@ -1,7 +1,8 @@
 """Runs groups of trials on this machine, each in a process of its own, as many at once as asked for.
 
-A group that raises, hangs, floods, forks or eats memory costs only itself. One that is killed from outside runs again
-in a fresh worker, a few times, and is then recorded as lost. The runner knows nothing of where results are kept.
+A group that raises, hangs, floods, forks or eats memory costs only itself. One that is killed from outside
+runs again in a fresh worker, a few times, and is then recorded as lost. The runner knows nothing of where
+results are kept.
 """
 
 from __future__ import annotations
@@ -11,20 +12,18 @@ import fcntl
 import os
 import selectors
 import signal
-import socket
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 from claimbench.errors import UserError
 from claimbench.runner import watch
-from claimbench.runner.process import Kind, WorkerProcess, await_end, end_all, markers
+from claimbench.runner.interrupts import Interrupts
+from claimbench.runner.process import Kind, WorkerProcess, await_end, end_all
 from claimbench.runner.wire import Message
 from claimbench.spec import Group, Result
 
@@ -42,9 +41,10 @@ Finish = Callable[[Group, list[Result]], None]
 class Event:
     """Something that a progress display may show.
 
-    started: the group was handed to a worker. building: shared set-up is built, named by the message. progress: a word
-    on where it stands. retry: it was killed from outside and will run again. finished: its results were handed over.
-    refused: nothing of its paper can run here; `run` raises the message when the other papers are done.
+    started: the group was handed to a worker. building: shared set-up is built, named by the message.
+    progress: a word on where it stands. retry: it was killed from outside and will run again. finished: its
+    results were handed over. refused: nothing of its paper can run here; `run` raises the message when the
+    other papers are done.
     """
 
     kind: Literal["started", "finished", "retry", "building", "progress", "refused"]
@@ -52,12 +52,8 @@ class Event:
     message: str = ""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: like Ctrl-C for whoever cleans up, and told apart for the exit status."""
-
-
 class LocalRunner:
-    """Runs groups in worker processes, at most `jobs` at once; a group that is killed is tried `attempts` times."""
+    """Runs groups in workers, at most `jobs` at once; one that is killed is tried `attempts` times in all."""
 
     def __init__(
         self, *, jobs: int, on_event: Callable[[Event], None] | None = None, attempts: int = 3
@@ -68,16 +64,17 @@ class LocalRunner:
         self.on_event = on_event or (lambda event: None)
 
     def run(self, groups: Iterable[Group], *, begin: Begin, finish: Finish, tick: Callable[[], None]) -> None:
-        """Run groups until each is finished, skipped or refused; then, alone and one by one, those that take times.
+        """Run groups until each is finished, skipped or refused; then, alone and one by one, those that take
+        times.
 
-        begin(group) is called right before it starts; False skips it. finish(group, results) is called once for each
-        group that began, with one result a trial. tick() is called at least every second.
-        Raises UserError for papers whose code cannot run here, after the others are done; KeyboardInterrupt on
+        begin(group) is called right before it starts; False skips it. finish(group, results) is called once
+        for each group that began, with one result a trial. tick() is called at least every second. Raises
+        UserError for papers whose code cannot run here, after the others are done; KeyboardInterrupt on
         Ctrl-C or SIGTERM, after all workers have ended.
         """
         waiting = list(groups)
         watch.end_leftovers()
-        with _Interrupts() as interrupts:
+        with Interrupts() as interrupts:
             execution = _Execution(self, begin, finish, tick, interrupts)
             try:
                 execution.drive([_Job(g) for g in waiting if not g.timing], self.jobs)
@@ -85,9 +82,9 @@ class LocalRunner:
                     if group.timing:
                         with execution.alone(group):
                             execution.drive([_Job(group)], 1, begin_first=True)
+                interrupts.check(lambda: None)  # one that came while the last results were handed over
                 execution.close()
             except BaseException:
-                interrupts.closing = True
                 execution.abandon()
                 raise
         if execution.refused:
@@ -115,7 +112,7 @@ class _Worker:
         return self.process.kind
 
     def overdue(self) -> bool:
-        """True if the worker itself hangs: it enforces a trial's limit, and somebody must hold the worker to its own."""
+        """True if the worker itself hangs, which holds trials to their limits but not itself."""
         took = time.monotonic() - self.since
         if self.state == "starting":
             return took > IMPORT_LIMIT
@@ -133,7 +130,7 @@ class _Execution:
         begin: Begin,
         finish: Finish,
         tick: Callable[[], None],
-        interrupts: _Interrupts,
+        interrupts: Interrupts,
     ) -> None:
         self.attempts, self.event = runner.attempts, runner.on_event
         self._begin, self._finish, self._tick, self._interrupts = begin, finish, tick, interrupts
@@ -143,7 +140,7 @@ class _Execution:
         self._leaving: list[WorkerProcess] = []
         self._imported: set[Kind] = set()
         self._import_deaths: dict[Kind, int] = {}
-        self._markers = markers()
+        self._prefix, self._started = watch.marker_prefix(), 0
         self._ticked = 0.0
         self._selector = selectors.DefaultSelector()
         self._selector.register(interrupts.wake, selectors.EVENT_READ)
@@ -151,7 +148,7 @@ class _Execution:
     # --- which group runs where ---
 
     def drive(self, jobs: list[_Job], most: int, *, begin_first: bool = False) -> None:
-        """Run jobs to their end with at most `most` workers. begin_first: before a worker is started for them."""
+        """Run jobs to their end with at most `most` workers. begin_first: before there is a worker for them."""
         for job in jobs:
             if begin_first:
                 job.begun = self._begin(job.group)
@@ -180,7 +177,8 @@ class _Execution:
             self.event(Event("started", job.group))
             worker.process.send(job.group)
         while len(self._workers) < most and (kind := self._neediest()) is not None:
-            worker = _Worker(WorkerProcess(kind, next(self._markers)))
+            self._started += 1
+            worker = _Worker(WorkerProcess(kind, f"{self._prefix}{self._started}."))
             self._workers.append(worker)
             self._selector.register(worker.process.socket, selectors.EVENT_READ, worker)
             self._selector.register(worker.process.output, selectors.EVENT_READ, worker)
@@ -196,7 +194,7 @@ class _Execution:
         return None
 
     def _neediest(self) -> Kind | None:
-        """The kind that has most jobs for each of its workers, papers without a worker first: imports cost seconds."""
+        """The kind with most jobs for each of its workers, those without a worker first: imports cost seconds."""
         best, most = None, 0.0
         for kind, queue in self._pending.items():
             workers = [w for w in self._workers if w.kind == kind]
@@ -292,7 +290,7 @@ class _Execution:
         self.event(Event("finished", group, failures[0] if failures else ""))
 
     def _lost(self, job: _Job, cause: str, detail: str) -> None:
-        """Killed from outside: nobody's failure. It runs again in a fresh worker, or is recorded once as lost."""
+        """Killed from outside, nobody's failure: it runs again in a fresh worker, or is recorded as lost."""
         job.attempts += 1
         if job.attempts < self.attempts:
             self.event(Event("retry", job.group, cause))
@@ -305,7 +303,7 @@ class _Execution:
         )
 
     def _refuse(self, worker: _Worker, message: str) -> None:
-        """Nothing of this paper can run here: drop what waits, go on with the others, tell the caller at the end."""
+        """Nothing of this paper can run here: drop what waits, go on with the others, say so at the end."""
         folder = worker.kind.folder
         dropped = [job for kind, jobs in self._pending.items() if kind.folder == folder for job in jobs]
         for kind, jobs in self._pending.items():
@@ -352,7 +350,7 @@ class _Execution:
 
     @contextlib.contextmanager
     def alone(self, group: Group) -> Iterator[None]:
-        """While times are measured no other runner of this user measures times, and nothing else of this one runs."""
+        """While times are measured nothing else of this runner runs, and no other of this user's measures times."""
         await_end(self._leaving, patience=FINAL_WAIT)
         self._leaving = []
         path = Path(tempfile.gettempdir()) / f"claimbench-timing-{os.getuid()}.lock"
@@ -382,57 +380,4 @@ class _Execution:
         self._workers, self._leaving = [], []
         self._selector.close()
         end_all(workers)
-        watch.end_marked(watch.marker_prefix())
-
-
-class _Interrupts:
-    """Ctrl-C and SIGTERM, answered between two steps rather than in the middle of one.
-
-    The first is noted and raised where nothing is half-done; a second one is raised at once, for a user who will not
-    wait for whatever hangs. Outside the main thread signals stay with whoever has them.
-    """
-
-    def __init__(self) -> None:
-        self.wake, self._writer = socket.socketpair()
-        self.closing = False
-        self._received: int | None = None
-        self._old: dict[int, object] = {}
-        self._old_wakeup = -1
-
-    def __enter__(self) -> _Interrupts:
-        for end in (self.wake, self._writer):
-            end.setblocking(False)
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._old[number] = signal.signal(number, self._handle)
-            self._old_wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.set_wakeup_fd(self._old_wakeup)
-            for number, handler in self._old.items():
-                signal.signal(number, handler)  # type: ignore[arg-type]  # as `signal.signal` returned it
-        self.wake.close()
-        self._writer.close()
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        again = self._received is not None
-        self._received = number
-        if again and not self.closing:
-            raise self._error()
-
-    def _error(self) -> KeyboardInterrupt:
-        return Terminated() if self._received == signal.SIGTERM else KeyboardInterrupt()
-
-    def check(self, before: Callable[[], None]) -> None:
-        """Raise what has been received, after `before()`."""
-        if self._received is not None:
-            before()
-            raise self._error()
-
-    def drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self.wake.recv(4096):
-                pass
+        watch.end_marked(self._prefix)

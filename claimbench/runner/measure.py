@@ -82,7 +82,7 @@ def missing_package(error: BaseException, folder: Path) -> str:
 
 
 class Line:
-    """The way from a group's process to its worker: the clock's pauses, and what trials say of their set-up and timing."""
+    """The way from a group's process to its worker: pauses of the clock, and records of set-up and timing."""
 
     def __init__(self, send: Send, specs: Sequence[TrialSpec]) -> None:
         self._send, self._owner = send, os.getpid()
@@ -164,7 +164,8 @@ def plain(value: Any) -> Any:
 def run_group(group: Group, measures: Measures, send: Send) -> Message:
     """Run the measure on a group's trials. Never raises for what the measure does, except Refused.
 
-    The message holds `results`, one of status, metrics, failure and detail for each trial, and what they share.
+    The message holds `results`, one of status, metrics, failure and detail for each trial, and what they
+    share.
     """
     specs = group.specs
     name = specs[0].measure
@@ -267,7 +268,7 @@ def number(value: Any) -> float:
     try:
         return float(scalar)
     except OverflowError:
-        return math.copysign(math.inf, int(scalar))
+        return -math.inf if scalar < 0 else math.inf
 
 
 def outcome(error: BaseException, group: Group) -> Message:

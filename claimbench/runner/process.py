@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import site
 import socket
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,7 +72,7 @@ class WorkerProcess:
         os.set_blocking(self.output.fileno(), False)
 
     def send(self, group: Group) -> None:
-        """Hand over a group. A worker that has died meanwhile is noticed by the end of its stream, not here."""
+        """Hand over a group. If the worker has died, the end of its stream will tell, not this."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.socket.sendall(frame({"kind": "run", "group": group_to_message(group)}))
 
@@ -87,7 +87,7 @@ class WorkerProcess:
         return list(self._frames.feed(data)) if data else None
 
     def listen(self) -> bool:
-        """Read what the worker printed outside of trials and keep its end. False when nothing will come any more."""
+        """Read what the worker printed outside of trials, and keep its end. False when no more can come."""
         try:
             data = os.read(self.output.fileno(), 1 << 16)
         except BlockingIOError:
@@ -102,12 +102,10 @@ class WorkerProcess:
         return self._tail.decode(errors="replace").strip()
 
     def _readable(self) -> bool:
-        import select
-
         return bool(select.select([self.output], [], [], 0)[0])
 
     def cause_of_death(self) -> tuple[str, int]:
-        """Why a worker whose stream has ended is gone, and its exit code. Ends what is left of it and its trial."""
+        """Why a worker whose stream has ended is gone, and its exit code. Ends what is left of its trial."""
         try:
             code = self.process.wait(2.0)
         except subprocess.TimeoutExpired:
@@ -146,17 +144,8 @@ def await_end(workers: list[WorkerProcess], *, patience: float) -> None:
         worker.dispose()
 
 
-def markers() -> Iterator[str]:
-    """Names for the workers of one runner, one after the other."""
-    prefix = watch.marker_prefix()
-    number = 0
-    while True:
-        number += 1
-        yield f"{prefix}{number}."
-
-
 def environment(kind: Kind, marker: str) -> dict[str, str]:
-    """A worker's environment: threads as the trial's key says, and nothing random that a seed does not control."""
+    """A worker's environment: threads as the trial's key says, and nothing random outside the seed."""
     variables = {
         **os.environ,
         **dict.fromkeys(THREAD_VARIABLES, str(kind.threads)),

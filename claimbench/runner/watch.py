@@ -1,15 +1,16 @@
 """Process trees: binding a child's life to its parent's, finding descendants, their memory, ending them all.
 
-Linux gives the guarantees: a child dies with its parent (PR_SET_PDEATHSIG), orphaned descendants of a trial become
-children of its worker (PR_SET_CHILD_SUBREAPER), and a marker in the environment finds what is left of a worker that
-was killed. Elsewhere process groups and psutil are used, which a process can leave by starting a session of its own
-after its parent is gone.
+Linux gives the guarantees: a child dies with its parent (PR_SET_PDEATHSIG), orphaned descendants of a trial
+become children of its worker (PR_SET_CHILD_SUBREAPER), and a marker in the environment finds what is left of
+a worker that was killed. Elsewhere process groups and psutil are used, which a process can leave by starting
+a session of its own after its parent is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from functools import cache
 from pathlib import Path
 
 LINUX = sys.platform == "linux"
-MARKER = "CLAIMBENCH_WORKER"  # environment of a worker and all it starts: pid namespace, runner's pid and start, number
+MARKER = "CLAIMBENCH_WORKER"  # environment of a worker and all it starts: see `marker_prefix`
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -45,7 +46,7 @@ def adopt_orphans() -> None:
 
 def threads_here() -> int:
     """Threads of this process, those that libraries started included; 0 where the system does not tell."""
-    return len(os.listdir("/proc/self/task")) if LINUX else 0
+    return sum(1 for _ in Path("/proc/self/task").iterdir()) if LINUX else 0
 
 
 class Tree:
@@ -57,6 +58,11 @@ class Tree:
         self._pids: list[int] = []
         self._next = 0.0
         self._by_file = LINUX and Path(f"/proc/self/task/{os.getpid()}/children").exists()
+
+    def forget(self) -> None:
+        """Begin anew for another trial."""
+        self.ended.clear()
+        self._pids, self._next = [], 0.0
 
     def pids(self) -> list[int]:
         """Descendants, the root not among them."""
@@ -73,8 +79,8 @@ class Tree:
     def resident(self) -> int:
         """Bytes resident in the descendants, pages that they share counted once for each.
 
-        Where the kernel does not list children by process, finding them means reading all of /proc; that is then
-        done as often as `share` of one core allows, and in between the known ones are read.
+        Where the kernel does not list children by process, finding them means reading all of /proc; that is
+        then done as often as `share` of one core allows, and in between the known ones are read.
         """
         started = time.monotonic()
         if started >= self._next:
@@ -114,7 +120,8 @@ class Tree:
     def reap(self) -> bool:
         """Collect ended children of this process without waiting. False if it has no more children.
 
-        Where orphans are adopted, no children means no descendants: one system call instead of a look at all of /proc.
+        Where orphans are adopted, no children means no descendants: one system call instead of a look at all
+        of /proc.
         """
         while True:
             try:
@@ -129,10 +136,13 @@ class Tree:
 # --- what is left of workers that were killed ---
 
 
+_runs = itertools.count(1)
+
+
 def marker_prefix() -> str:
-    """Names this process for as long as it lives: another with the same pid has another start time."""
+    """A name for one run of this process: a later process with its pid has another start time."""
     pid = os.getpid()
-    return f"{_namespace()}.{pid}.{_started(pid)}."
+    return f"{_namespace()}.{pid}.{_started(pid)}.{next(_runs)}."
 
 
 def end_marked(prefix: str, *, patience: float = 3.0) -> int:
@@ -145,7 +155,7 @@ def end_leftovers() -> int:
 
     def orphaned(marker: str) -> bool:
         parts = marker.split(".")
-        if len(parts) != 5 or parts[0] != str(_namespace()) or not parts[1].isdigit():
+        if len(parts) < 4 or parts[0] != str(_namespace()) or not parts[1].isdigit():
             return False
         return _started(int(parts[1])) != parts[2]
 
@@ -190,7 +200,7 @@ def _environment(pid: int) -> list[bytes]:
 
 
 def _namespace() -> int:
-    """Pids mean something within one pid namespace only: a container's runner must not look dead from outside."""
+    """Pids belong to one pid namespace: a container's runner must not look dead from outside."""
     return Path("/proc/self/ns/pid").stat().st_ino if LINUX else 0
 
 
@@ -233,7 +243,7 @@ def _stat(pid: int) -> list[str]:
 
 def _all_pids() -> list[int]:
     if LINUX:
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
     import psutil
 
     return psutil.pids()
@@ -266,7 +276,7 @@ def _below(root: int, parents: dict[int, int]) -> list[int]:
 def _children(pid: int) -> list[int]:
     """By the kernel's own list, of every thread that may have forked."""
     try:
-        tasks = os.listdir(f"/proc/{pid}/task")
+        tasks = [entry.name for entry in os.scandir(f"/proc/{pid}/task")]
     except OSError:
         return []
     return [int(child) for task in tasks for child in _read(f"/proc/{pid}/task/{task}/children").split()]

@@ -18,7 +18,7 @@ LARGEST = 1 << 28  # a frame above this is no frame but noise
 
 
 class Frames:
-    """Puts frames together from the bytes of a stream, however it was cut. Half a frame is never a message."""
+    """Puts frames together from a stream, however it was cut. Half a frame is never a message."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

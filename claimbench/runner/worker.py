@@ -1,9 +1,10 @@
-"""A worker: one process for one paper on one device, which forks for every group of trials and watches the fork.
+"""A worker: one process for one paper on one device, which forks for every group of trials and watches the
+fork.
 
-The worker imports the paper once and stays single-threaded, so that forks are safe, no trial sees another's state and
-an import of seconds is paid once. It enforces the group's limits and ends everything that a trial started. Where the
-import leaves threads behind (or a thread count cannot be had), it starts over without importing, and every fork
-imports for itself.
+The worker imports the paper once and stays single-threaded, so that forks are safe, no trial sees another's
+state and an import of seconds is paid once. It enforces the group's limits and ends everything that a trial
+started. Where the import leaves threads behind (or a thread count cannot be had), it starts over without
+importing, and every fork imports for itself.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class Worker:
         os._exit(0)
 
     def start_over(self) -> NoReturn:
-        """Become a worker whose forks import for themselves: threads do not survive a fork, their locks do."""
+        """Become a worker whose forks import for themselves: threads die in a fork, their locks do not."""
         late = Settings(**{**vars(self.settings), "late": True})
         os.set_inheritable(self.settings.descriptor, True)
         os.execv(sys.executable, command(late))
@@ -132,7 +133,7 @@ class Worker:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGCHLD, lambda number, stack: None)
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
-        self.tree.ended.clear()
+        self.tree.forget()
         try:
             return self._run(group)
         except BaseException:
@@ -248,7 +249,7 @@ class Worker:
             self.tree.end(own_group=os.getpgrp())
 
     def _clean_up(self, running: Running) -> None:
-        """End what the trial left behind; orphans have become this process's children, so none is overlooked."""
+        """End what the trial left behind: orphans are this process's children, so none is overlooked."""
         until = time.monotonic() + (0.0 if running.killed else LINGER)
         while (left := self.tree.reap()) and time.monotonic() < until:
             time.sleep(0.005)
@@ -317,7 +318,7 @@ def _gib(size: float) -> str:
 
 
 def may_fork() -> bool:
-    """True if this process has one thread. Thread pools that close at a fork (OpenBLAS does) are closed by one."""
+    """True if this process has one thread, once pools that close at a fork (OpenBLAS's) have seen one."""
     if watch.threads_here() > 1:
         pid = os.fork()
         if pid == 0:

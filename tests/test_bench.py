@@ -1,0 +1,281 @@
+"""The whole way: command to verdict, resumption, looks, replications, staleness, recheck, tuning, derived numbers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CLAIMS, PAPER, MakePaper
+
+from claimbench import bench
+from claimbench.errors import UserError
+from claimbench.ledger import Ledger
+from claimbench.report import report
+from claimbench.shelf import Shelf
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "l.sqlite")
+
+
+def run(tmp_path: Path, store: Ledger, target: str = "toy", **options: Any) -> list[bench.Outcome]:
+    shelf = Shelf.find([tmp_path / "shelf"])
+    return bench.run(target, shelf=shelf, ledger=store, may_trust=lambda root: True, jobs=2, **options)
+
+
+def counted(tmp_path: Path) -> tuple[int, int]:
+    """Trials and distinct keys in the ledger's file."""
+    with sqlite3.connect(tmp_path / "l.sqlite") as connection:
+        trials, keys = connection.execute("select count(*), count(distinct key) from trial").fetchone()
+    return trials, keys
+
+
+def test_a_claim_is_measured_judged_and_not_measured_again(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    make_paper()
+    (first,) = run(tmp_path, store)
+    assert first.verdict is not None
+    assert (first.verdict.state, first.ran, first.failed) == ("holds", 30, 0)
+    (again,) = run(tmp_path, store)
+    assert (again.ran, again.set_uid) == (0, first.set_uid)
+    assert counted(tmp_path) == (30, 30)
+
+
+def test_a_set_goes_on_to_later_looks_only_while_undecided(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    make_paper(toml=PAPER.replace("scale_of_noise = 0.1", "scale_of_noise = 0.35"))
+    (first,) = run(tmp_path, store)
+    assert first.verdict is not None
+    assert first.verdict.look == 1
+    (later,) = run(tmp_path, store, until_decided=True)
+    assert later.verdict is not None
+    if first.verdict.state == "undecided":
+        assert later.set_uid == first.set_uid
+        assert len(later.verdict.seeds) in (8, 12)
+    assert len(later.verdict.seeds) in later.verdict.schedule
+
+
+def test_smoke_proves_that_it_runs_and_gives_no_verdict(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    make_paper()
+    (outcome,) = run(tmp_path, store, scale="smoke")
+    assert (outcome.ran, outcome.verdict) == (6, None)
+
+
+def test_a_replication_uses_new_seeds_and_replaces_nothing(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    make_paper()
+    (first,) = run(tmp_path, store)
+    (second,) = run(tmp_path, store, fresh=True)
+    assert first.verdict is not None
+    assert second.verdict is not None
+    assert set(first.verdict.seeds).isdisjoint(second.verdict.seeds)
+    rows = report("toy", ledger=store, shelf=Shelf.find([tmp_path / "shelf"]))
+    assert [row.set.replication for row in rows] == [0, 1]
+
+
+def test_a_changed_bound_is_rejudged_without_measuring_and_said(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    make_paper()
+    run(tmp_path, store)
+    make_paper(toml=PAPER.replace("at_least = 0.5", "at_least = 1.5"))
+    (outcome,) = run(tmp_path, store)
+    assert outcome.verdict is not None
+    assert (outcome.ran, outcome.verdict.state) == (0, "fails")
+    assert any("rules were changed" in note for note in outcome.verdict.notes)
+
+
+def test_words_do_not_make_a_verdict_stale_and_code_does(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    make_paper()
+    run(tmp_path, store)
+    shelf = Shelf.find([tmp_path / "shelf"])
+    make_paper(claims=f'"""Words."""\n{CLAIMS}# more words\n')
+    assert report("toy", ledger=store, shelf=shelf)[0].stale == ()
+    make_paper(claims=CLAIMS.replace("random.Random(", "random.Random(str() + "))
+    assert len(report("toy", ledger=store, shelf=shelf)[0].stale) == 1
+    (answer,) = bench.recheck("toy", ledger=store, shelf=shelf, jobs=2)
+    assert answer["state"] == "carried forward"
+    assert report("toy", ledger=store, shelf=shelf)[0].stale == ()
+    make_paper(claims=CLAIMS.replace("1.0 if", "2.0 if"))
+    (answer,) = bench.recheck("toy", ledger=store, shelf=shelf, jobs=2)
+    assert answer["state"] == "stale: numbers changed"
+    (outcome,) = run(tmp_path, store)
+    assert outcome.ran == 24  # the recheck measured the first seed with this code
+    assert len(report("toy", ledger=store, shelf=shelf, history=True)) == 2
+
+
+def test_a_failing_arm_counts_as_its_on_failure_and_is_counted(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    raising = 'if trial.arm == "baseline":\n        raise RuntimeError("it diverged")\n    noise ='
+    make_paper(claims=CLAIMS.replace("noise =", raising))
+    (outcome,) = run(tmp_path, store)
+    assert outcome.failed == 15
+    assert outcome.verdict is not None
+    assert outcome.verdict.state == "holds"  # on_failure = 0.0 for the baseline
+    assert outcome.verdict.failed == 15
+
+
+DERIVED = """
+from claimbench.trial import Table, derive
+
+
+@derive("larger")
+def gap(seed: Table) -> dict[str, float]:
+    return {"gap": seed.value("size", arm="method", n=4) - seed.value("size", arm="baseline", n=4)}
+"""
+
+
+def test_derived_numbers_are_judged(make_paper: MakePaper, tmp_path: Path, store: Ledger) -> None:
+    toml = PAPER.replace(
+        "sweep =", 'metrics.gap = {{ kind = "mean", derived = true, better = "higher" }}\nsweep ='
+    ).replace("at_least = 0.5 }}", 'at_least = 0.5 }}, {{ effect = "value", metric = "gap", at_most = 0.1 }}')
+    make_paper(toml=toml, claims=CLAIMS + DERIVED)
+    (outcome,) = run(tmp_path, store)
+    assert outcome.verdict is not None
+    assert outcome.verdict.state == "fails"
+    assert [rule.state for rule in outcome.verdict.rules] == ["holds", "fails"]
+    make_paper("other", toml=toml, claims=CLAIMS)
+    with pytest.raises(UserError, match=r'claims.py: no @derive\("larger"\)'):
+        run(tmp_path, store, "other")
+
+
+TUNED = """
+from claimbench.trial import Trial, measure
+
+
+@measure("larger")
+def larger(trial: Trial) -> dict[str, float]:
+    best = {"method": 0.3, "baseline": 0.1}[trial.arm]
+    if trial.size.get("tuning"):
+        assert trial.seed >= 1_000_000
+    return {"size": 1.0 - abs(trial.tuned("lr") - best) + trial.seed % 3 / 1000}
+"""
+
+
+def test_every_arm_is_tuned_on_the_same_grid_with_seeds_of_its_own(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    toml = PAPER.replace("[claim.scales.smoke]", "[claim.tuning]\nlr = [0.1, 0.3]\n[claim.scales.smoke]")
+    make_paper(toml=toml, claims=TUNED)
+    (outcome,) = run(tmp_path, store)
+    trials = store.trials(outcome.set_uid)
+    assert {(t["arm"], t["tuned"]["lr"]) for t in trials} == {("method", 0.3), ("baseline", 0.1)}
+    assert all(t["seed"] < 1_000_000 for t in trials)
+    (tuning,) = store.sets(paper="toy", claim="larger#tuning")
+    assert len(store.trials(tuning.uid)) == 2 * 3 * 2 * 2
+    (again,) = run(tmp_path, store)
+    assert again.ran == 0
+
+
+def test_the_users_own_sizes_are_labelled(make_paper: MakePaper, tmp_path: Path, store: Ledger) -> None:
+    make_paper()
+    (outcome,) = run(
+        tmp_path, store, sizes={"scale_of_noise": "0.2"}, at={"n": ["2"]}, arms=["method", "baseline"]
+    )
+    assert outcome.own
+    assert outcome.ran == 10
+    assert outcome.verdict is not None
+    assert any("own setting" in note for note in outcome.verdict.notes)
+
+
+def test_two_runs_at_once_never_run_one_trial_twice(make_paper: MakePaper, tmp_path: Path) -> None:
+    make_paper(
+        claims=CLAIMS.replace("import random", "import random\nimport time").replace(
+            "noise =", "time.sleep(0.1)\n    noise ="
+        )
+    )
+    shelf, ledger = str(tmp_path / "shelf"), str(tmp_path / "l.sqlite")
+    command = [
+        sys.executable,
+        "-m",
+        "claimbench",
+        "run",
+        "toy",
+        "--shelf",
+        shelf,
+        "--ledger",
+        ledger,
+        "--trust",
+        "--json",
+    ]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for process in both:
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert '"state": "holds"' in output
+    assert counted(tmp_path) == (30, 30)
+
+
+def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(make_paper: MakePaper, tmp_path: Path) -> None:
+    make_paper(
+        claims=CLAIMS.replace("import random", "import random\nimport time").replace(
+            "noise =", "time.sleep(0.2)\n    noise ="
+        )
+    )
+    shelf, ledger = str(tmp_path / "shelf"), str(tmp_path / "l.sqlite")
+    command = [
+        sys.executable,
+        "-m",
+        "claimbench",
+        "run",
+        "toy",
+        "--shelf",
+        shelf,
+        "--ledger",
+        ledger,
+        "--trust",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        if (tmp_path / "l.sqlite").exists():
+            try:
+                if counted(tmp_path)[0] >= 4:
+                    break
+            except sqlite3.OperationalError:
+                continue  # the tables are being made
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "finished trials are kept" in errors
+    kept = counted(tmp_path)[0]
+    assert 4 <= kept < 30
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f'"ran": {30 - kept}' in done.stdout
+    assert counted(tmp_path) == (30, 30)
+
+
+def test_a_foreign_shelf_is_asked_about_once(make_paper: MakePaper, tmp_path: Path, store: Ledger) -> None:
+    make_paper()
+    shelf = Shelf.find([tmp_path / "shelf"])
+    asked: list[Path] = []
+
+    def no(root: Path) -> bool:
+        asked.append(root)
+        return False
+
+    with pytest.raises(UserError, match="is not trusted to run code here"):
+        bench.run("toy", shelf=shelf, ledger=store, may_trust=no, scale="smoke")
+    bench.run("toy", shelf=shelf, ledger=store, may_trust=lambda root: True, scale="smoke")
+    bench.run("toy", shelf=shelf, ledger=store, may_trust=no, scale="smoke")
+    assert len(asked) == 1
