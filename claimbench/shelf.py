@@ -136,7 +136,7 @@ class Shelf:
 
 def read_index(root: Path) -> tuple[list[Entry], list[str]]:
     """The papers below `root`, from the cached index where files are unchanged, in the order of their folders."""
-    cached = cache_dir() / "index" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
+    cached = cache_dir() / "index" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
     try:
         known = json.loads(cached.read_bytes())
         files = known["files"] if known.get("version") == INDEX_VERSION else {}
@@ -170,7 +170,7 @@ def _paper_files(root: Path) -> list[tuple[str, list[int]]]:
     for group in _folders(root):
         for paper in _folders(Path(group.path)):
             try:
-                status = os.stat(os.path.join(paper.path, "paper.toml"))  # noqa: PTH116,PTH118 - a thousand of these
+                status = os.stat(os.path.join(paper.path, "paper.toml"))
             except OSError:
                 continue
             found.append((f"{group.name}/{paper.name}/paper.toml", [status.st_mtime_ns, status.st_size]))
@@ -238,7 +238,7 @@ def package_of(folder: Path) -> str:
     root = folder.parent.parent
     return ".".join(
         [
-            f"claimbench_shelf_{hashlib.sha256(str(root).encode()).hexdigest()[:8]}",
+            f"claimbench_shelf_{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}",
             *folder.relative_to(root).parts,
         ]
     )
@@ -264,7 +264,7 @@ def shelf_digest(root: Path) -> str:
     for path in sorted(root.rglob("*.py")):
         if not any(part.startswith(".") for part in path.relative_to(root).parts):
             total.update(
-                str(path.relative_to(root)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest()
+                os.fsencode(path.relative_to(root)) + b"\0" + hashlib.sha256(path.read_bytes()).digest()
             )
     return total.hexdigest()
 

@@ -21,7 +21,7 @@ def claimbench(*words: str, cwd: Path | None = None) -> subprocess.CompletedProc
 
 def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     shelf, ledger = str(tmp_path / "shelf"), str(tmp_path / "l.sqlite")
-    return claimbench("run", *words, "--shelf", shelf, "--ledger", ledger, "--trust")
+    return claimbench("run", "--shelf", shelf, "--ledger", ledger, "--trust", *words)
 
 
 def test_help_shows_an_example_for_every_command() -> None:
@@ -101,7 +101,7 @@ def test_a_paper_that_is_none(make_paper: MakePaper, tmp_path: Path) -> None:
     [
         ("def broken(:\n", "claims.py"),
         ("import no_such_package_here\n", "no_such_package_here"),
-        ("", 'measures "larger"'),
+        ("", 'no @measure("larger")'),
     ],
 )
 def test_code_that_does_not_load(make_paper: MakePaper, tmp_path: Path, claims: str, message: str) -> None:
