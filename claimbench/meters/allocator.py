@@ -1,4 +1,4 @@
-"""The C library's heap in a warm process, brought to a state in which a block's memory can be seen.
+"""The heap of a warm process, brought to a state in which a block's memory can be seen.
 
 glibc's allocator as documented in mallopt(3) and malloc_trim(3), and in the comments of its malloc.c.
 """
@@ -10,6 +10,8 @@ import functools
 import gc
 import sys
 
+from claimbench.meters import arenas
+
 __all__ = ["Allocator"]
 
 KIB = 1024
@@ -20,22 +22,24 @@ LARGEST_PLUG, MOST_PLUGS = 1 << 30, 20_000
 
 
 class Allocator:
-    """glibc's heap while blocks are measured; any other allocator is left as it is.
+    """CPython's arenas and glibc's heap while blocks are measured; any other allocator is left as it is.
 
-    Three habits of a heap that has been used would hide or inflate a block's memory. Freed pages stay
-    resident, so a block that uses them again seems to use nothing: they are given back (`malloc_trim`). Large
-    frees stay in the heap once glibc has raised its thresholds to the sizes freed: the thresholds are fixed
-    while a block runs. And large holes of the heap are filled before new memory is mapped, but not given back
-    when freed: holes are stopped up with chunks that are never touched. So every chunk of 128 KiB or more is
-    mapped, and leaves when it is freed.
+    Four habits of a heap that has been used would hide or inflate a block's memory. Free places between Python
+    objects are used again unseen: they are filled (`arenas`). Freed pages of the heap stay resident, to the same
+    effect: they are given back (`malloc_trim`). Large frees stay in the heap once glibc has raised its thresholds
+    to the sizes freed: the thresholds are fixed while a block runs. And large holes of the heap are used before
+    new memory is mapped, but not given back when freed: they are stopped up with chunks that are never touched.
+    So every chunk of 128 KiB or more is mapped, and leaves when it is freed.
     """
 
     def __init__(self) -> None:
         self._libc = _glibc()
         self._plugs: list[int] = []
+        self._filling: list[list[object]] = []
 
     def trim(self) -> None:
         gc.collect()
+        self._filling += arenas.fill()
         if self._libc is None:
             return
         self._libc.mallopt(M_MMAP_THRESHOLD, FIXED_THRESHOLD)
@@ -45,6 +49,7 @@ class Allocator:
 
     def restore(self) -> None:
         """Leave the allocator as one that has adapted to large frees: glibc cannot be told to adapt again."""
+        self._filling.clear()
         if self._libc is None:
             return
         for plug in self._plugs:
