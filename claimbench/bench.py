@@ -659,7 +659,8 @@ def _recheck_set(
         f"{r.spec.arm} at {r.spec.point}: {name} {stored[r.spec.key]['metrics'].get(name)} -> {value}"
         for r in results
         for name, value in r.metrics.items()
-        if claim.metrics[name].kind != "time"
+        if name in claim.metrics
+        and claim.metrics[name].kind != "time"
         and canonical(stored[r.spec.key]["metrics"].get(name)) != canonical(value)
     ]
     if len(results) < len(specs) or any(r.status != "ok" for r in results):

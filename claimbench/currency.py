@@ -15,50 +15,24 @@ import importlib.machinery
 import importlib.util
 import json
 import os
-import re
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from claimbench.installed import installed, owners
 from claimbench.paths import cache_dir, config_dir
 
 PACKAGE = Path(__file__).resolve().parent
 SHELF_PREFIX = "claimbench_shelf_"  # of the packages that `claimbench.shelf.package_of` names
-INFRASTRUCTURE = frozenset(
-    f"claimbench.{name}"
-    for name in (
-        *(
-            "bench",
-            "cli",
-            "currency",
-            "doctor",
-            "dry",
-            "errors",
-            "feed",
-            "ledger",
-            "machine",
-            "paper",
-            "paths",
-            "plan",
-        ),
-        *(
-            "plots",
-            "progress",
-            "publish",
-            "report",
-            "rules",
-            "runner",
-            "shared",
-            "shelf",
-            "spec",
-            "web",
-            "__main__",
-        ),
-    )
-) | {"claimbench"}
+_WITHOUT_NUMBERS = """
+    bench cli currency doctor dry errors feed installed ledger machine paper paths plan plots progress publish report
+    rules runner shared shelf spec web __main__
+"""
+INFRASTRUCTURE = frozenset({"claimbench", *(f"claimbench.{name}" for name in _WITHOUT_NUMBERS.split())})
 """Modules that carry numbers but make none: they may change without a new measurement."""
 
 _NOT_MEASURED = frozenset(
@@ -75,30 +49,52 @@ _NOT_MEASURED = frozenset(
     }
 )
 _MISSING = "missing"
+_EDITED = "edited while it was imported"  # no source's digest: what ran is unknown, so it is never current
+
+_importing_since: float | None = None
+_seen: dict[tuple[str, int], str] = {}  # name and id of a module -> its digest when first looked at
+
+
+def imports_begin() -> None:
+    """A worker says that it will import from here on: a source that changes later may not be what it has loaded."""
+    global _importing_since
+    _importing_since = time.time()
 
 
 def loaded_modules() -> dict[str, str]:
     """Project modules in `sys.modules`, by name, with their digests.
 
     Project: claimbench without its infrastructure, the shelves, and code that lies neither in the standard
-    library nor among installed packages (the user's own, on PYTHONPATH or installed as editable).
+    library nor among installed packages (the user's own, on PYTHONPATH or installed as editable). A digest
+    is that of the first look at a module, since its file may be edited while what was loaded goes on running.
     """
     found = {}
     for name, module in list(sys.modules.items()):
         path = _project_file(name, module)
         if path is not None:
-            found[name] = source_digest(path)
+            key = (name, id(module))
+            if key not in _seen:
+                _seen[key] = _EDITED if _edited_since_import(path) else source_digest(path)
+            found[name] = _seen[key]
     _digests.save()
     return found
+
+
+def _edited_since_import(path: Path) -> bool:
+    """True if the source is younger than the imports. A time in the future is a clock's mistake and says nothing."""
+    if _importing_since is None:
+        return False
+    with contextlib.suppress(OSError):
+        return _importing_since < path.stat().st_mtime <= time.time()
+    return True
 
 
 def loaded_packages() -> dict[str, str]:
     """Installed distributions whose modules are in `sys.modules`, with their versions."""
     tops = {name.partition(".")[0] for name in list(sys.modules)} - set(sys.stdlib_module_names)
-    installed = _installed()
-    owners = _owners(_site_stamp())
-    names = {owner for top in tops for owner in owners.get(top, ())} - _NOT_MEASURED
-    return {name: installed[name] for name in sorted(names) if name in installed}
+    versions, owning = installed(), owners()
+    names = {owner for top in tops for owner in owning.get(top, ())} - _NOT_MEASURED
+    return {name: versions[name] for name in sorted(names) if name in versions}
 
 
 def changed(modules: Mapping[str, str], packages: Mapping[str, str]) -> list[str]:
@@ -111,9 +107,9 @@ def changed(modules: Mapping[str, str], packages: Mapping[str, str]) -> list[str
         elif source_digest(path) != digest:
             differing.append(f"module {name}")
     _digests.save()
-    installed = _installed()
+    versions = installed()
     for name, version in packages.items():
-        here = installed.get(name, _MISSING)
+        here = versions.get(name, _MISSING)
         if here != version:
             differing.append(f"package {name} {version} -> {here}")
     return sorted(differing)
@@ -348,56 +344,3 @@ class _Digests:
 
 
 _digests = _Digests()
-
-
-# --- installed packages, by the names of their metadata folders: parsing each METADATA is a hundred times slower ---
-
-_METADATA = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+?)(-py[\d.]+)?\.(dist|egg)-info")
-_TOP = re.compile(rb"^\"?([A-Za-z_]\w*)(?:/|\.py,|\.[\w.-]*(?:so|pyd),)", re.MULTILINE)
-
-
-def _site_stamp() -> tuple[tuple[str, int], ...]:
-    """The folders that hold packages, with their times: pip changes them with every installation."""
-    stamps = []
-    for folder in dict.fromkeys(sys.path):
-        try:
-            stamps.append((folder, Path(folder).stat().st_mtime_ns))
-        except OSError:
-            continue
-    return tuple(stamps)
-
-
-def _installed() -> dict[str, str]:
-    return {name: version for name, (version, _) in _metadata(_site_stamp()).items()}
-
-
-@cache
-def _metadata(stamp: tuple[tuple[str, int], ...]) -> dict[str, tuple[str, str]]:
-    """Distribution -> version and metadata folder; the first on the path counts, as it does for importing."""
-    found: dict[str, tuple[str, str]] = {}
-    for folder, _ in stamp:
-        if not os.path.isdir(folder):
-            continue
-        for entry in os.scandir(folder):
-            matched = _METADATA.fullmatch(entry.name)
-            if matched:
-                name = re.sub(r"[-_.]+", "-", matched["name"]).lower()
-                found.setdefault(name, (matched["version"], entry.path))
-    return found
-
-
-@cache
-def _owners(stamp: tuple[tuple[str, int], ...]) -> dict[str, list[str]]:
-    """Top-level module -> the distributions that install it."""
-    owners: dict[str, list[str]] = {}
-    for name, (_, folder) in _metadata(stamp).items():
-        for top in _tops(Path(folder)):
-            owners.setdefault(top, []).append(name)
-    return owners
-
-
-def _tops(folder: Path) -> set[str]:
-    for file, pattern in (("top_level.txt", re.compile(rb"^(\w+)\s*$", re.MULTILINE)), ("RECORD", _TOP)):
-        with contextlib.suppress(OSError):
-            return {top.decode() for top in pattern.findall((folder / file).read_bytes())}
-    return set()

@@ -257,6 +257,13 @@ class _Execution:
         kind = message["kind"]
         if kind == "ready":
             worker.state = "idle"
+            if (
+                message["late"]
+                and worker.kind not in self._imported
+                and (queue := self._pending.get(worker.kind))
+            ):
+                why = "claims.py starts threads when it is imported, so each trial imports it anew"
+                self.event(Event("progress", queue[0].group, why))
             self._imported.add(worker.kind)
         elif kind == "refused":
             self._refuse(worker, message["message"])

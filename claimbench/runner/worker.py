@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from claimbench.currency import loaded_modules, loaded_packages
+from claimbench.currency import imports_begin, loaded_modules, loaded_packages
 from claimbench.runner import watch
 from claimbench.runner.measure import Measures, Refused, failed, import_measures, run_group
 from claimbench.runner.wire import Frames, Message, group_from_message, write_frame
@@ -111,7 +111,7 @@ class Worker:
             self.modules, self.packages = loaded_modules(), loaded_packages()
             gc.collect()
             gc.freeze()  # collections in the forks then leave the shared pages alone
-        self.send({"kind": "ready"})
+        self.send({"kind": "ready", "late": self.settings.late})
         while data := self.runner.recv(1 << 16):
             for message in self.frames.feed(data):
                 answer = self.run(group_from_message(message["group"]))
@@ -385,6 +385,7 @@ def command(settings: Settings) -> list[str]:
 
 
 def main() -> NoReturn:
+    imports_begin()
     settings = Settings(**json.loads(sys.argv[1]))
     watch.die_with(settings.parent, signal.SIGKILL)
     watch.adopt_orphans()
