@@ -78,7 +78,7 @@ def test_sign_boundaries_by_enumeration(looks, share):
 
 
 def test_sign_boundary_by_hand():
-    """6 of 6: 1/64. 8 of 9 would add 6/512; 9 of 9 adds nothing. 11 of 12 adds the 6 sequences that miss early: 6/4096."""
+    """6 of 6: 1/64. 8 of 9 would add 6/512; 9 of 9 adds nothing. 11 of 12 adds the 6 sequences that miss early."""
     assert sign_boundary(ALPHA, (6, 9, 12)) == (6, 9, 11)
     assert crossing((6, 9, 11), (6, 9, 12)) == 1 / 64 + 6 / 4096
     assert sign_boundary(ALPHA / 100, (6, 9, 12)) == (None, None, 12)

@@ -275,7 +275,7 @@ def _sub_rule(
     if logged and rule.effect == "ratio":
         bounds = bounds.map(np.log)
     if not student:
-        effect = snap(effect, bounds, np.where(np.isfinite(magnitude), magnitude, 0.0))
+        effect = snap(effect, bounds, magnitude)
     items = items_of(grid.claim, grid.scale, metric)
 
     def floor(quantile: float) -> Array | float:

@@ -95,7 +95,8 @@ def snap(effect: Array, bounds: Bounds, magnitude: Array | float) -> Array:
 
     For tests that count seeds at a bound, and for exact metrics; a t interval has no use for it.
     """
-    slack = 16 * np.finfo(float).eps * np.maximum(magnitude, np.abs(effect))
+    size = np.maximum(magnitude, np.abs(effect))
+    slack = 16 * np.finfo(float).eps * np.where(np.isfinite(size), size, 0.0)
     for bound in (bounds.at_least, bounds.at_most, bounds.sure):
         if bound is not None:
             effect = np.where(np.abs(effect - bound) <= slack, bound, effect)
