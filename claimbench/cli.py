@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from claimbench import flags
 from claimbench.errors import UserError
 
 if TYPE_CHECKING:
-    from claimbench.bench import Outcome
+    from claimbench.session import Outcome
     from claimbench.shelf import Shelf
 
 app = typer.Typer(
@@ -198,7 +199,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Measure claims and judge them. What is finished is kept: the same command goes on where it stopped."""
-    states = _states(fail_on)
+    states = flags.states(fail_on)
     from claimbench import bench
 
     options: dict[str, Any] = {
@@ -206,14 +207,14 @@ def run(
         "everything": everything,
         "scale": scale,
         "device": device,
-        "sizes": dict(_pairs("--size", size)),
-        "at": {k: v.split(",") for k, v in _pairs("--at", at)},
+        "sizes": dict(flags.pairs("--size", size)),
+        "at": {k: v.split(",") for k, v in flags.pairs("--at", at)},
         "arms": arm or [],
-        "subjects": dict(_pairs("--subject", subject)),
+        "subjects": dict(flags.pairs("--subject", subject)),
         "model": model,
         "data": data,
-        "time_limit": _seconds(time_limit),
-        "memory_limit": _bytes(memory_limit),
+        "time_limit": flags.seconds(time_limit),
+        "memory_limit": flags.size(memory_limit),
         "development": development,
         "shelf": _shelf(shelf),
     }
@@ -357,49 +358,6 @@ def doctor(as_json: AsJson = False, shelf: Shelves = None, ledger: LedgerAt = No
         _print_json(found)
     else:
         checks.print_findings(found)
-
-
-# --- words to values ---
-
-
-def _pairs(flag: str, given: list[str] | None) -> list[tuple[str, str]]:
-    out = []
-    for item in given or []:
-        name, sign, value = item.partition("=")
-        if not sign or not name:
-            raise UserError(f'{flag}: "{item}" is not NAME=VALUE')
-        out.append((name.replace("-", "_") if flag != "--subject" else name, value))
-    return out
-
-
-def _quantity(flag: str, text: str | None, units: dict[str, float], example: str) -> float | None:
-    if text is None:
-        return None
-    number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-    unit = text.strip()[len(number) :].strip().lower()
-    try:
-        value = float(number) * units[unit]
-    except (ValueError, KeyError):
-        raise UserError(f'{flag}: "{text}" is not understood; write it like {example}') from None
-    if not 0 < value < float("inf"):
-        raise UserError(f'{flag}: "{text}" must be above zero')
-    return value
-
-
-def _seconds(text: str | None) -> float | None:
-    return _quantity("--time-limit", text, {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}, "90s, 5m or 1h")
-
-
-def _bytes(text: str | None) -> float | None:
-    units = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-    return _quantity("--memory-limit", text, units, "4GiB or 500MB")
-
-
-def _states(text: str) -> set[str]:
-    states = {part.strip() for part in text.split(",") if part.strip()}
-    for state in states - {"holds", "fails", "undecided"}:
-        raise UserError(f'--fail-on: "{state}" is none of holds, fails, undecided')
-    return states
 
 
 def _ask_trust(root: Path) -> bool:

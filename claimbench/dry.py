@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from claimbench.bench import Outcome
 from claimbench.ledger import Ledger
 from claimbench.machine import this_machine
 from claimbench.plan import Plan
 from claimbench.rules import ALPHA, look_level, sign_boundary
 from claimbench.rules.levels import t_quantile
+from claimbench.session import Outcome
 
 
 def describe(

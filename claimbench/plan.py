@@ -7,13 +7,14 @@ are the same, so that a second run goes on where the first stopped.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from claimbench.errors import UserError, nearest
 from claimbench.paper import SCALES, Claim, Paper, Point, Scalar, matches
-from claimbench.rules import schedule
+from claimbench.rules.schedule import schedule
 from claimbench.spec import Group, SubjectRef, TrialSpec, canonical, digest
 
 FIRST_SEED = 1000  # published verdicts use these seeds and up; development uses those below
@@ -205,6 +206,10 @@ def make_plan(
             raise UserError(
                 f'--arm: {name} has no arm "{arm}"{nearest(arm, [claim.method, *claim.baselines])}'
             )
+    if overrides.arms and claim.method not in overrides.arms:
+        raise UserError(
+            f"--arm: without {claim.method}, the method, nothing could be judged; add --arm {claim.method}"
+        )
     if overrides.arms:
         arms = [arm for arm in [claim.method, *claim.baselines] if arm in overrides.arms]
     return Plan(
@@ -294,14 +299,7 @@ def choose_tuned(
     for spec, metrics in trials:
         cell = scores.setdefault(canonical([spec.arm, spec.point]), {})
         cell.setdefault(canonical(spec.tuned), []).append(sign * metrics.get(metric_name, worst))
-    import json
-
     return {
         cell: json.loads(max(values, key=lambda v: sum(values[v]) / len(values[v])))
         for cell, values in scores.items()
     }
-
-
-def iter_plans(targets: Sequence[tuple[Paper, Claim]], scale: str) -> Iterator[tuple[Paper, Claim]]:
-    """Those of the targets that can be seen at the scale."""
-    return ((paper, claim) for paper, claim in targets if scale in claim.scales)

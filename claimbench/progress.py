@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from claimbench.bench import Step
+    from claimbench.session import Step
 
 PLAIN_EVERY = 15.0  # seconds between two lines without a terminal
 

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from claimbench.bench import Outcome, judge_set, select_claims
+from claimbench.bench import select_claims
 from claimbench.ledger import Ledger, SetRow
 from claimbench.paper import Claim, Paper, Published
+from claimbench.session import Outcome
 from claimbench.shelf import Shelf
+from claimbench.verdicts import judge_set
 
 if TYPE_CHECKING:
     from rich.console import Console

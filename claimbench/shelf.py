@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -284,3 +284,16 @@ def trust(root: Path) -> None:
     """Remember a shelf by its path and the digest of its code."""
     known = {**_trusted(), str(root): shelf_digest(root)}
     write_atomically(config_dir() / "trusted.json", json.dumps(known, indent=1).encode())
+
+
+def ask_trust(folders: Sequence[Path], may_trust: Callable[[Path], bool] | None) -> None:
+    """A foreign shelf runs code on this machine: it is asked about once for each state of its code."""
+    for root in {
+        folder.resolve().parent.parent for folder in folders if not folder.resolve().is_relative_to(BUILT_IN)
+    }:
+        if not is_trusted(root):
+            if may_trust is None or not may_trust(root):
+                raise UserError(
+                    f"--shelf: {root} is not trusted to run code here; look at it, then pass --trust"
+                )
+            trust(root)

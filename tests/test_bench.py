@@ -18,6 +18,7 @@ from claimbench import bench
 from claimbench.errors import UserError
 from claimbench.ledger import Ledger
 from claimbench.report import report
+from claimbench.session import Outcome
 from claimbench.shelf import Shelf
 
 
@@ -26,7 +27,7 @@ def store(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "l.sqlite")
 
 
-def run(tmp_path: Path, store: Ledger, target: str = "toy", **options: Any) -> list[bench.Outcome]:
+def run(tmp_path: Path, store: Ledger, target: str = "toy", **options: Any) -> list[Outcome]:
     shelf = Shelf.find([tmp_path / "shelf"])
     return bench.run(target, shelf=shelf, ledger=store, may_trust=lambda root: True, jobs=2, **options)
 

@@ -65,6 +65,7 @@ def test_exit_codes(make_paper: MakePaper, tmp_path: Path) -> None:
         (["toy", "--size", "step=1"], '--size: toy/larger has no size "step"; did you mean "steps"'),
         (["toy", "--size", "steps"], '--size: "steps" is not NAME=VALUE'),
         (["toy", "--at", "m=1"], '--at: toy/larger does not sweep "m"'),
+        (["toy", "--arm", "baseline"], "--arm: without method, the method, nothing could be judged"),
         (["toy", "--arm", "metod"], '--arm: toy/larger has no arm "metod"; did you mean "method"'),
         (["toy", "--device", "gpu"], '--device: "gpu" is none of auto, cpu, cuda'),
         (["toy", "--jobs", "0"], "--jobs: 0 is none"),

@@ -34,19 +34,11 @@ from claimbench.paper import Claim, Point, Published, Rule, matches
 from claimbench.rules.effects import Derive, Grid, SubRule, sub_rules
 from claimbench.rules.intervals import Array, moments, possible, share_beyond, sign_interval, t_interval
 from claimbench.rules.levels import ALPHA, look_level, sign_boundary, sign_level, t_quantile
+from claimbench.rules.schedule import schedule
 from claimbench.rules.verdict import Cell, Figure, Judged, RuleVerdict, Verdict
 from claimbench.rules.words import describe, listed, notes, sub_reason, unreachable
 
 STUDENT = ("mean", "proportion")
-MEAN_LOOKS, SIGN_LOOKS, EXACT_LOOKS = (5, 8, 12), (6, 9, 12), (2,)
-
-
-def schedule(claim: Claim) -> tuple[int, ...]:
-    """The numbers of seeds at which the claim's sets may be judged: what its deciding rules' metrics need."""
-    kinds = {claim.metrics[rule.metric].kind for rule in [*claim.rules, *claim.given] if rule.bounded}
-    if claim.timing or kinds & {"jumpy", "time"}:
-        return SIGN_LOOKS
-    return EXACT_LOOKS if kinds == {"exact"} else MEAN_LOOKS
 
 
 def judge(claim: Claim, scale: str, trials: Sequence[Judged], *, derive: Derive | None = None) -> Verdict:
