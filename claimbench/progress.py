@@ -29,7 +29,7 @@ class Display:
 
     def __init__(self, *, quiet: bool = False) -> None:
         console = Console(stderr=True, quiet=quiet)
-        self._live = console.is_terminal and not quiet
+        self._live = sys.stderr.isatty() and not quiet
         self._quiet = quiet
         self._console = console
         self._progress = Progress(
