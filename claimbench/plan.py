@@ -14,7 +14,7 @@ from typing import Any
 
 from claimbench.errors import UserError, nearest
 from claimbench.paper import SCALES, Claim, Paper, Point, Scalar, matches
-from claimbench.rules.schedule import schedule
+from claimbench.rules.looks import schedule
 from claimbench.spec import Group, SubjectRef, TrialSpec, canonical, digest
 
 FIRST_SEED = 1000  # published verdicts use these seeds and up; development uses those below

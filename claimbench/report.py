@@ -184,6 +184,8 @@ def _print_verdict(console: Console, name: str, verdict: Verdict | None, setting
 
 
 def _print_rule(console: Console, rule: RuleVerdict) -> None:
+    if rule.state == "reported" and all(cell.state == "unjudged" for cell in rule.cells):
+        return  # its arms are not part of this scale
     style = COLOURS.get(rule.state, "dim")
     given = "given " if rule.given else ""
     console.print(f"    {rule.state:<10} {given}{rule.text}", style=style, markup=False)

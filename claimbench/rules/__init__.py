@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from claimbench.rules.judging import judge
     from claimbench.rules.levels import ALPHA, look_level, sign_boundary
-    from claimbench.rules.schedule import schedule
+    from claimbench.rules.looks import schedule
     from claimbench.rules.verdict import Cell, Figure, Judged, RuleVerdict, Verdict
 
 __all__ = [
@@ -33,7 +33,7 @@ _HOMES = {
     **dict.fromkeys(("ALPHA", "look_level", "sign_boundary"), "levels"),
     **dict.fromkeys(("Cell", "Figure", "Judged", "RuleVerdict", "Verdict"), "verdict"),
     "judge": "judging",
-    "schedule": "schedule",
+    "schedule": "looks",
 }
 
 

@@ -34,7 +34,7 @@ from claimbench.paper import Claim, Point, Published, Rule, matches
 from claimbench.rules.effects import Derive, Grid, SubRule, sub_rules
 from claimbench.rules.intervals import Array, moments, possible, share_beyond, sign_interval, t_interval
 from claimbench.rules.levels import ALPHA, look_level, sign_boundary, sign_level, t_quantile
-from claimbench.rules.schedule import schedule
+from claimbench.rules.looks import schedule
 from claimbench.rules.verdict import Cell, Figure, Judged, RuleVerdict, Verdict
 from claimbench.rules.words import describe, listed, notes, sub_reason, unreachable
 
