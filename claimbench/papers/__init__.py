@@ -1,0 +1,1 @@
+"""The built-in shelf: one folder a paper, in folders by group."""

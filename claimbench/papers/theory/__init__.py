@@ -1,0 +1,1 @@
+"""What complexity is and does."""

@@ -1,0 +1,1 @@
+"""Data sets and generators that two papers or more use."""
