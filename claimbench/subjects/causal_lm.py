@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version as installed
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,8 @@ def _directory(path: Path, value: str) -> SubjectRef:
 
 
 def _hub(value: str) -> SubjectRef:
+    if find_spec("huggingface_hub") is None:
+        raise UserError(f'"{value}": no such directory here, and a hub model needs huggingface_hub: {_EXTRA}')
     repository, commit, private = checkpoints.hub_commit(value)
     return SubjectRef(
         kind="causal-lm",
