@@ -29,8 +29,8 @@ from claimbench.paths import cache_dir, config_dir
 PACKAGE = Path(__file__).resolve().parent
 SHELF_PREFIX = "claimbench_shelf_"  # of the packages that `claimbench.shelf.package_of` names
 _WITHOUT_NUMBERS = """
-    bench claim cli currency doctor dry errors feed flags installed ledger machine paper paths plan plots progress
-    publish recheck report rule rules runner session shared shelf spec verdicts web __main__
+    bench claim cli currency doctor dry errors feed flags html installed ledger machine new paper paths plan plots
+    progress publish recheck report rule rules runner session shared shelf spec summaries verdicts web __main__
 """
 INFRASTRUCTURE = frozenset({"claimbench", *(f"claimbench.{name}" for name in _WITHOUT_NUMBERS.split())})
 """Modules that carry numbers but make none: they may change without a new measurement."""

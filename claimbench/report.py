@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from claimbench.bench import select_claims
 from claimbench.ledger import Ledger, SetRow
-from claimbench.paper import Claim, Paper, Published
+from claimbench.paper import Claim, Paper, Published, Rule
 from claimbench.session import Outcome
 from claimbench.shelf import Shelf
+from claimbench.summaries import CellSummary, command, summarise
 from claimbench.verdicts import judge_set
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from claimbench.rules.verdict import Cell, RuleVerdict, Verdict
+    from claimbench.rules.verdict import Cell, Judged, RuleVerdict, Verdict
 
 COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 CELLS_SHOWN = 12
@@ -35,6 +36,7 @@ class ReportRow:
     stale: tuple[str, ...]  # what changed since it was measured
     machine: Mapping[str, Any]
     trials: int
+    judged: tuple[Judged, ...] = ()  # the set's trials as the rules see them
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -51,7 +53,13 @@ class ReportRow:
             "varies": self.claim.varies,
             "fixed": self.claim.fixed,
             "caveat": self.claim.caveat,
+            "command": self.command,
         }
+
+    @property
+    def command(self) -> str:
+        """What measures this set again."""
+        return command(self.paper, self.claim, self.set, self.verdict.look if self.verdict else 1)
 
 
 def report(
@@ -86,6 +94,7 @@ def report(
                     stale=tuple(store.stale(row.uid)),
                     machine=store.environment(row.environment)["machine"],
                     trials=len(store.members(row.uid)),
+                    judged=tuple(store.judged(row.uid)),
                 )
             )
     return rows
@@ -266,24 +275,76 @@ def print_paper(paper: Paper, ledger: str | None) -> None:
 # --- Markdown ---
 
 
+def rule_of(claim: Claim, judged: RuleVerdict) -> Rule | None:
+    """The claim's rule that this judgement is of; None if the claim has been changed since."""
+    from claimbench.rules.words import describe
+
+    rules = claim.given if judged.given else claim.rules
+    rule = rules[judged.index] if judged.index < len(rules) else None
+    return rule if rule is not None and describe(claim, rule) == judged.text else None
+
+
+def bound_words(rule: Rule | None) -> str:
+    """`at least 0.5, surely beyond 0`; empty for a rule that is only reported."""
+    named = (("at least", rule.at_least), ("at most", rule.at_most), ("surely beyond", rule.sure)) if rule else ()
+    return ", ".join(f"{word} {number(bound)}" for word, bound in named if bound is not None)
+
+
+def spread(cell: CellSummary) -> str:
+    """`0.71 (0.69 to 0.73)`: the middle, and the lowest and highest seed where they differ."""
+    if not cell.seeds:
+        return "-"
+    same = cell.low == cell.high
+    return number(cell.middle) + ("" if same else f" ({number(cell.low)} to {number(cell.high)})")
+
+
 def markdown(rows: Sequence[ReportRow]) -> str:
-    """A table of claims and verdicts, then every rule's cells."""
+    """A table of claims and verdicts; then each claim's intervals against their bounds, and its arms' numbers."""
     lines = ["| claim | scale | verdict | measured | paper |", "|---|---|---|---|---|"]
     for row in rows:
         state = "-" if row.verdict is None else f"**{row.verdict.state}**"
         figures = "; ".join(f"{number(f.value)} {f.unit}".strip() for f in row.claim.figures) or "-"
-        lines.append(
-            f"| {row.paper.id}/{row.claim.id} | {row.set.scale} | {state} | {headline(row.verdict)} | {figures} |"
-        )
+        cells = (f"{row.paper.id}/{row.claim.id}", row.set.scale, state, headline(row.verdict), figures)
+        lines.append(_table_line(cells))
     for row in rows:
         lines += ["", f"### {row.paper.id}/{row.claim.id} ({row.set.scale})", "", row.claim.statement, ""]
-        if row.verdict is None:
-            continue
-        for rule in row.verdict.rules:
-            lines.append(f"- {rule.text}: **{rule.state}**")
-            lines += [f"  - {cell_line(cell)}" for cell in rule.cells]
-        lines += ["", f"Caveat: {row.claim.caveat}"]
+        if row.verdict is not None:
+            lines += _markdown_verdict(row, row.verdict)
+        lines += _markdown_cells(row)
+        lines += ["", f"Caveat: {row.claim.caveat}", "", f"    {row.command}"]
     return "\n".join(lines)
+
+
+def _markdown_verdict(row: ReportRow, verdict: Verdict) -> list[str]:
+    stale = f" (stale: changed since: {', '.join(row.stale)})" if row.stale else ""
+    lines = [f"**{verdict.state}**{stale}: {verdict.reason}", ""]
+    lines += [_table_line(("rule", "cell", "measured", "bound", "cell is")), "|---|---|---|---|---|"]
+    for judged in verdict.rules:
+        bound = bound_words(rule_of(row.claim, judged)) or "-"
+        for cell in judged.cells:
+            words, _, measured = cell_line(cell).rpartition(": ")
+            given = "given: " if judged.given else ""
+            lines.append(_table_line((given + judged.text, words, measured, bound, cell.state)))
+    lines += [f"- {figure_line(figure, verdict)}" for figure in row.claim.figures]
+    return [*lines, *(f"- note: {note}" for note in verdict.notes)]
+
+
+def _markdown_cells(row: ReportRow) -> list[str]:
+    """For each metric a table of arms by points: the middle of the seeds with their range."""
+    cells = summarise(row.claim, row.set.plan, row.judged)
+    points = [where(point) or "measured" for point in row.set.plan["points"]]
+    lines: list[str] = []
+    for name in dict.fromkeys(cell.metric for cell in cells):
+        metric = row.claim.metrics[name]
+        unit = f", {metric.unit}" if metric.unit else ""
+        lines += ["", _table_line((f"{metric.label or name}{unit}", *points)), "|" + "---|" * (len(points) + 1)]
+        for arm in row.set.plan["arms"]:
+            lines.append(_table_line((arm, *(spread(c) for c in cells if (c.metric, c.arm) == (name, arm)))))
+    return lines
+
+
+def _table_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
 
 
 def headline(verdict: Verdict | None) -> str:

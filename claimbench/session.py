@@ -194,7 +194,17 @@ class Session:
                         owners.setdefault(group.key, []).append(name)
             if not groups:
                 return ran
+            self._prepare([jobs[name][0] for name in dict.fromkeys(n for names in owners.values() for n in names)])
             self._run_groups(groups, owners, jobs, ran, tried)
+
+    def _prepare(self, plans: Sequence[Plan]) -> None:
+        """Fetch and build subjects before the trials that use them, so that no trial's time is spent on it."""
+        for plan in plans:
+            if plan.subjects:
+                from claimbench.subjects import prepare
+
+                self.on_step(Step("building", plan.name, message="its subjects"))
+                prepare(plan.subjects.values())
 
     def _run_groups(
         self,

@@ -212,9 +212,7 @@ def generator_model(arm: str, *, features: int, layers: int, state: int, context
     def recurrent(hidden: int, length: int) -> Block:
         return Block(features, S4(features, length=length, state_size=state), hidden=hidden)
 
-    hidden = match_parameters(
-        lambda width: recurrent(width, 1), count_parameters(attention()), largest=16 * features
-    )
+    hidden = match_parameters(lambda width: recurrent(width, 1), count_parameters(attention()))
     return stack(lambda: recurrent(hidden, context))
 
 
@@ -278,7 +276,7 @@ def long_range_learning(trial: Trial) -> dict[str, float]:
         features=int(size["features"]),
         layers=int(size["layers"]),
         state_size=int(size["state"]),
-        steps=int(size["tuning_steps"] if tuning else size["steps"]),
+        steps=int(size["steps"]),
         batch=int(size["batch"]),
         learning_rate=float(trial.tuned("learning_rate")),
         seed=trial.seed,

@@ -101,6 +101,14 @@ def random_dplr(n: int, generator: torch.Generator | None = None) -> HalfSSM:
     return HalfSSM(-0.5 + 1j * frequencies, p, b)
 
 
+def random_normal(n: int, generator: torch.Generator | None = None) -> HalfSSM:
+    """A random structured matrix as one draws it without the theory: frequencies, p and B standard normal, decays ½."""
+    half = _even(n)
+    frequencies = torch.randn(half, dtype=torch.float64, generator=generator)
+    p, b = torch.randn(2, half, dtype=torch.complex128, generator=generator)
+    return HalfSSM(-0.5 + 1j * frequencies, p, b)
+
+
 def random_dense(
     n: int, generator: torch.Generator | None = None
 ) -> tuple[Float[Tensor, "n n"], Float[Tensor, " n"]]:
@@ -117,7 +125,12 @@ def random_dense(
     return a - (slowest + 0.5) * torch.eye(n, dtype=torch.float64), b
 
 
-INITIALISATIONS: dict[str, Initialisation] = {"hippo": hippo, "s4d-lin": s4d_lin, "random-dplr": random_dplr}
+INITIALISATIONS: dict[str, Initialisation] = {
+    "hippo": hippo,
+    "s4d-lin": s4d_lin,
+    "random-dplr": random_dplr,
+    "random-normal": random_normal,
+}
 
 
 def real_form(half: HalfSSM) -> tuple[Float[Tensor, "n n"], Float[Tensor, " n"]]:

@@ -116,17 +116,19 @@ def advance(
     model: Recurrence, u: Float[Tensor, "batch heads"], state: Complex[Tensor, "batch heads n"]
 ) -> tuple[Float[Tensor, "batch heads"], Complex[Tensor, "batch heads n"]]:
     """One token: the output and the next state, in O(batch·heads·n)."""
-    # Re(row·x) is a real inner product of the stored real and imaginary parts, with the row conjugated.
     fed_back = _real_inner(model.row, state)
-    state = torch.addcmul(model.decay * state, model.inputs, u[..., None])
-    state = torch.addcmul(state, model.column, fed_back[..., None], value=-1)
+    state = model.decay * state
+    # u and the fed-back number are real, so both rank-one terms are added to real and imaginary parts alike.
+    parts = torch.view_as_real(state)
+    parts.addcmul_(torch.view_as_real(model.inputs), u[..., None, None])
+    parts.addcmul_(torch.view_as_real(model.column), fed_back[..., None, None], value=-1)
     return _real_inner(model.outputs, state), state
 
 
 def _real_inner(
     row: Complex[Tensor, "heads n"], state: Complex[Tensor, "batch heads n"]
 ) -> Float[Tensor, "batch heads"]:
-    """Re Σ_n row·state as one real product: [h, 1, 2n] @ [h, 2n, batch]."""
+    """Re Σ_n row·state, as a product of the stored real and imaginary parts: Re(ab) = (Re ā)(Re b) + (Im ā)(Im b)."""
     left = torch.view_as_real(row.conj().resolve_conj()).flatten(-2)
     right = torch.view_as_real(state).flatten(-2)
     return torch.einsum("hn,bhn->bh", left, right)

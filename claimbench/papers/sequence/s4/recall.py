@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from claimbench.papers.sequence.s4.dense import discretise
-from claimbench.papers.sequence.s4.hippo import hippo, random_dense, random_dplr, real_form, s4d_lin
+from claimbench.papers.sequence.s4.hippo import INITIALISATIONS, random_dense, real_form
 from claimbench.papers.sequence.s4.layer import fft_size
 
 RIDGES = tuple(10.0**e for e in range(-12, 1, 2))
@@ -35,7 +35,7 @@ def system(name: str, n: int, generator: torch.Generator) -> tuple[Float[Tensor,
     """A and B in float64 of an initialisation with a real state of size n, by the name of the claim's arm."""
     if name == "random-dense":
         return random_dense(n, generator)
-    return real_form({"hippo": hippo, "random-dplr": random_dplr, "s4d-lin": s4d_lin}[name](n, generator))
+    return real_form(INITIALISATIONS[name](n, generator))
 
 
 def states_of(

@@ -122,15 +122,17 @@ def count_parameters(model: nn.Module) -> int:
     return sum(int(p.numel()) for p in model.parameters() if p.requires_grad)
 
 
-def match_parameters(build: Callable[[int], nn.Module], target: int, *, largest: int = 1 << 14) -> int:
+def match_parameters(build: Callable[[int], nn.Module], target: int) -> int:
     """The width whose model has the number of parameters nearest `target`; build(width) must grow with width."""
-    low, high = 1, largest
     with torch.random.fork_rng(devices=[]):
+        high = 1
+        while count_parameters(build(high)) < target:
+            high *= 2
+        low = high // 2 + 1
         while low < high:
             middle = (low + high) // 2
             if count_parameters(build(middle)) < target:
                 low = middle + 1
             else:
                 high = middle
-        nearest = min((max(low - 1, 1), low), key=lambda width: abs(count_parameters(build(width)) - target))
-    return nearest
+        return min((max(high - 1, 1), high), key=lambda width: abs(count_parameters(build(width)) - target))
