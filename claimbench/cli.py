@@ -254,6 +254,9 @@ def report(
     targets: Targets = None,
     scale: Annotated[str | None, typer.Option(help="Only this scale.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained page.")
+    ] = None,
     history: Annotated[
         bool, typer.Option("--history", help="Every set, not only the latest of each plan.")
     ] = False,
@@ -265,11 +268,16 @@ def report(
     from claimbench import report as reports
 
     rows = reports.report(targets or [], scale=scale, history=history, ledger=ledger, shelf=_shelf(shelf))
+    if html is not None:
+        from claimbench.html import write
+
+        write(rows, html)
+        print(f"{html}: {len(rows)} sets", file=sys.stderr)
     if as_json:
         _print_json([row.to_json() for row in rows])
     elif markdown:
         print(reports.markdown(rows))
-    else:
+    elif html is None:
         reports.print_rows(rows)
 
 

@@ -116,20 +116,26 @@ def where(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in point.items())
 
 
-def cell_line(cell: Cell) -> str:
-    """`against mamba at n=4096: 1.31 [1.12, 1.55]`."""
+def cell_name(cell: Cell) -> str:
+    """`against mamba at n=4096`; `overall` where a rule has one cell."""
     parts = [
         *([f"against {cell.against}"] if cell.against else []),
         *([f"at {where(cell.point)}"] if cell.point else []),
     ]
-    interval = (
-        ""
-        if cell.low == cell.high == cell.estimate or cell.state == "unjudged"
-        else f" [{number(cell.low)}, {number(cell.high)}]"
-    )
-    value = "no number" if cell.state == "unjudged" else f"{number(cell.estimate)}{interval}"
-    note = f" ({cell.note})" if cell.note else ""
-    return f"{' '.join(parts) or 'overall'}: {value}{note}"
+    return " ".join(parts) or "overall"
+
+
+def cell_value(cell: Cell) -> str:
+    """`1.31 [1.12, 1.55]`: the estimate and its interval, where there is one."""
+    if cell.state == "unjudged":
+        return "no number"
+    certain = cell.low == cell.high == cell.estimate
+    return number(cell.estimate) + ("" if certain else f" [{number(cell.low)}, {number(cell.high)}]")
+
+
+def cell_line(cell: Cell) -> str:
+    """`against mamba at n=4096: 1.31 [1.12, 1.55]`."""
+    return f"{cell_name(cell)}: {cell_value(cell)}" + (f" ({cell.note})" if cell.note else "")
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
@@ -286,7 +292,9 @@ def rule_of(claim: Claim, judged: RuleVerdict) -> Rule | None:
 
 def bound_words(rule: Rule | None) -> str:
     """`at least 0.5, surely beyond 0`; empty for a rule that is only reported."""
-    named = (("at least", rule.at_least), ("at most", rule.at_most), ("surely beyond", rule.sure)) if rule else ()
+    named = (
+        (("at least", rule.at_least), ("at most", rule.at_most), ("surely beyond", rule.sure)) if rule else ()
+    )
     return ", ".join(f"{word} {number(bound)}" for word, bound in named if bound is not None)
 
 
@@ -318,13 +326,15 @@ def markdown(rows: Sequence[ReportRow]) -> str:
 def _markdown_verdict(row: ReportRow, verdict: Verdict) -> list[str]:
     stale = f" (stale: changed since: {', '.join(row.stale)})" if row.stale else ""
     lines = [f"**{verdict.state}**{stale}: {verdict.reason}", ""]
-    lines += [_table_line(("rule", "cell", "measured", "bound", "cell is")), "|---|---|---|---|---|"]
     for judged in verdict.rules:
         bound = bound_words(rule_of(row.claim, judged)) or "-"
+        given = "given: " if judged.given else ""
+        lines += [f"{given}{judged.text}: **{judged.state}**", ""]
+        lines += [_table_line(("cell", "measured", "bound", "state")), "|---|---|---|---|"]
         for cell in judged.cells:
-            words, _, measured = cell_line(cell).rpartition(": ")
-            given = "given: " if judged.given else ""
-            lines.append(_table_line((given + judged.text, words, measured, bound, cell.state)))
+            measured = cell_value(cell) + (f" ({cell.note})" if cell.note else "")
+            lines.append(_table_line((cell_name(cell), measured, bound, cell.state)))
+        lines.append("")
     lines += [f"- {figure_line(figure, verdict)}" for figure in row.claim.figures]
     return [*lines, *(f"- note: {note}" for note in verdict.notes)]
 
@@ -337,7 +347,11 @@ def _markdown_cells(row: ReportRow) -> list[str]:
     for name in dict.fromkeys(cell.metric for cell in cells):
         metric = row.claim.metrics[name]
         unit = f", {metric.unit}" if metric.unit else ""
-        lines += ["", _table_line((f"{metric.label or name}{unit}", *points)), "|" + "---|" * (len(points) + 1)]
+        lines += [
+            "",
+            _table_line((f"{metric.label or name}{unit}", *points)),
+            "|" + "---|" * (len(points) + 1),
+        ]
         for arm in row.set.plan["arms"]:
             lines.append(_table_line((arm, *(spread(c) for c in cells if (c.metric, c.arm) == (name, arm)))))
     return lines

@@ -74,7 +74,7 @@ def notes(claim: Claim, verdict: Verdict, partial: int, foreign: int) -> list[st
     if verdict.lost:
         notes.append(f"{verdict.lost} trials were lost")
     if verdict.not_applicable:
-        notes.append(f"{verdict.not_applicable} trials do not apply to this machine")
+        notes.append(f"{verdict.not_applicable} trials are not applicable here")
     if partial:
         notes.append(f"{partial} seeds are incomplete and not used")
     if foreign:

@@ -272,7 +272,7 @@ def monotonicity(trials: list[Trial]) -> list[dict[str, float]]:
         space, budget = depth_problem(trial, judge, float(trial.point["remove"]))
         summed, singles, spent = summed_depth(judge, space, budget, calibration)
         outcome = evopress_depth(trial, judge, space, budget, calibration)
-        common = violations(trial, judge, sum(budget.values()), text)
+        common = violations(trial, judge, sum(budget.values()), text[: trial.size["confirming_sequences"]])
         drawn = random_selections(space, budget, int(trial.size["profiles"]), np.random.default_rng(trial.seed))
         some = calibration[: trial.size["search_sequences"]]
         common["rank_correlation"] = float(spearmanr(drawn @ singles, judge(drawn, some).mean(axis=1)).statistic)
