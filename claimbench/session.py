@@ -294,7 +294,6 @@ class Session:
     def _judge(self, work: Work) -> None:
         assert work.set is not None
         work.outcome.verdict = judge_set(self.ledger, work.set, work.plan.claim, work.plan.paper)
-        trials = self.ledger.judged(work.set.uid)
-        work.outcome.failed = sum(trial.status in ("failed", "lost") for trial in trials)
+        work.outcome.failed = self.ledger.failed(work.set.uid)
         state = work.outcome.verdict.state if work.outcome.verdict else "measured"
         self.on_step(Step("judged", work.plan.name, message=state))

@@ -185,6 +185,13 @@ class Ledger(Leases):
                 connection.execute(MEMBER.update().where(where).values(trial=trial))
         return len(fill)
 
+    def failed(self, uid: str) -> int:
+        """How many of the set's trials failed, or are missing because they were lost."""
+        failed = sa.select(sa.func.count()).select_from(MEMBER).join(TRIAL, MEMBER.c.trial == TRIAL.c.id)
+        with self.read() as connection:
+            own = connection.scalar(failed.where(MEMBER.c.set_uid == uid, TRIAL.c.status == "failed"))
+        return int(own or 0) + len(self.unfinished(uid))
+
     def judged(self, uid: str) -> list[Judged]:
         """The set's trials as the rules see them: those that fill its members, and lost ones where nothing does."""
         columns = [TRIAL.c[n] for n in ("arm", "point", "seed", "status", "metrics", "failure", "timing")]
