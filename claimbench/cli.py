@@ -356,6 +356,34 @@ def import_results(
         )
 
 
+@app.command(epilog="Example:  claimbench new sequence/my-paper --shelf papers")
+def new(
+    name: Annotated[str, typer.Argument(metavar="GROUP/PAPER")],
+    shelf: Annotated[
+        Path | None,
+        typer.Option(
+            "--shelf",
+            metavar="DIR",
+            help="Your folder of papers (default: the built-in shelf of a checkout).",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a paper's folder that runs at once, with tests that pass: an example to replace by your own."""
+    from claimbench import new as making
+
+    made = making.new(name, shelf=shelf)
+    if as_json:
+        _print_json({"id": made.id, "folder": made.folder, "test": made.test, "steps": made.steps()})
+        return
+    print(f"{made.folder} is a paper that runs, with a small example in it. Next:")
+    for step in made.steps():
+        print(f"    {step}")
+    print(
+        "Then replace the example: what is claimed in paper.toml, how it is measured in claims.py, the method beside."
+    )
+
+
 @app.command(epilog="Example:  claimbench doctor")
 def doctor(as_json: AsJson = False, shelf: Shelves = None, ledger: LedgerAt = None) -> None:
     """What this machine can run, which extras are missing, and whether the meters work here."""

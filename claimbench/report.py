@@ -320,7 +320,9 @@ def markdown(rows: Sequence[ReportRow]) -> str:
             lines += _markdown_verdict(row, row.verdict)
         lines += _markdown_cells(row)
         lines += ["", f"Caveat: {row.claim.caveat}", "", f"    {row.command}"]
-    return "\n".join(lines)
+    return "\n".join(
+        line.replace("<", "&lt;") for line in lines
+    )  # names may hold anything; Markdown takes HTML
 
 
 def _markdown_verdict(row: ReportRow, verdict: Verdict) -> list[str]:
