@@ -32,7 +32,14 @@ def table(results: Path) -> str:
         verdict = Verdict.from_json(found["verdict"])
         gpus = ", ".join(gpu["name"] for gpu in found["machine"]["gpus"])
         machine = gpus or f"{found['machine']['cpu']}, {found['machine']['cores']} cores"
-        cells = (f"{paper}/{claim}", scale, f"**{verdict.state}**", headline(verdict), len(verdict.seeds), machine)
+        cells = (
+            f"{paper}/{claim}",
+            scale,
+            f"**{verdict.state}**",
+            headline(verdict),
+            len(verdict.seeds),
+            machine,
+        )
         rows.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(rows)
 

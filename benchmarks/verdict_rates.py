@@ -38,8 +38,9 @@ from claimbench.rules.intervals import (
     t_interval,
     variance_floor,
 )
-from claimbench.rules.judging import MEAN_LOOKS, SIGN_LOOKS, STUDENT
+from claimbench.rules.judging import STUDENT
 from claimbench.rules.levels import ALPHA, look_level, sign_boundary, t_quantile
+from claimbench.rules.looks import MEAN_LOOKS, SIGN_LOOKS
 
 Array = np.ndarray
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from claimbench.bench import select_claims
 from claimbench.ledger import Ledger, SetRow
 from claimbench.paper import Claim, Paper, Published, Rule
+from claimbench.plan import FIRST_SEED
 from claimbench.session import Outcome
 from claimbench.shelf import Shelf
 from claimbench.summaries import CellSummary, command, summarise
@@ -146,7 +147,10 @@ def figure_line(figure: Published, verdict: Verdict | None) -> str:
     """The paper's own figure and whether it lies in our interval."""
     text = f"{number(figure.value)} {figure.unit}".strip()
     line = f"paper: {text} ({figure.where})"
-    found = next((f for f in verdict.figures if f.where == figure.where), None) if verdict else None
+    same = (
+        [f for f in verdict.figures if f.where == figure.where and f.rule == figure.rule] if verdict else []
+    )
+    found = next((f for f in same if math.isclose(f.value, figure.value * figure.factor)), None)
     if found is None or found.inside is None:
         return line + (f"; {found.note}" if found and found.note else "")
     return f"{line}; {'inside' if found.inside else 'outside'} our interval"
@@ -219,8 +223,14 @@ def print_rows(rows: Sequence[ReportRow]) -> None:
         gpus = ", ".join(gpu["name"] for gpu in row.machine["gpus"])
         setting = f"{row.set.scale}, {row.trials} trials, {row.set.created[:10]}, {gpus or machine}"
         replication = f", replication {row.set.replication}" if row.set.replication else ""
+        development = (
+            ""
+            if row.set.scale == "smoke" or row.set.plan["first_seed"] >= FIRST_SEED
+            else ", development seeds"
+        )
         console.print()
-        _print_verdict(console, f"{row.paper.id}/{row.claim.id}", row.verdict, setting + replication)
+        name = f"{row.paper.id}/{row.claim.id}"
+        _print_verdict(console, name, row.verdict, setting + replication + development)
         if row.stale:
             shown = ", ".join(row.stale[:4]) + (" ..." if len(row.stale) > 4 else "")
             console.print(

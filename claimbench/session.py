@@ -194,7 +194,9 @@ class Session:
                         owners.setdefault(group.key, []).append(name)
             if not groups:
                 return ran
-            self._prepare([jobs[name][0] for name in dict.fromkeys(n for names in owners.values() for n in names)])
+            self._prepare(
+                [jobs[name][0] for name in dict.fromkeys(n for names in owners.values() for n in names)]
+            )
             self._run_groups(groups, owners, jobs, ran, tried)
 
     def _prepare(self, plans: Sequence[Plan]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CLAIMS, PAPER, MakePaper
+from toy import CLAIMS, PAPER, MakePaper
 
 from claimbench import bench
 from claimbench.errors import UserError

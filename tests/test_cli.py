@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CLAIMS, PAPER, MakePaper
+from toy import CLAIMS, PAPER, MakePaper
 
 
 def claimbench(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -27,7 +27,18 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_help_shows_an_example_for_every_command() -> None:
     top = claimbench("--help")
     assert top.returncode == 0
-    for command in ("list", "search", "show", "run", "report", "recheck", "publish", "import", "doctor"):
+    for command in (
+        "list",
+        "search",
+        "show",
+        "run",
+        "report",
+        "recheck",
+        "publish",
+        "import",
+        "doctor",
+        "new",
+    ):
         assert command in top.stdout
         assert "Example:  claimbench" in claimbench(command, "--help").stdout
 

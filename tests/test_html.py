@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CLAIMS, PAPER, MakePaper
+from toy import CLAIMS, PAPER, MakePaper
 from typer.testing import CliRunner
 
 from claimbench import bench, html

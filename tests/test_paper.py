@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import PAPER, MakePaper
+from toy import PAPER, MakePaper
 
 from claimbench.errors import UserError
 from claimbench.paper import Paper, expand, load_paper, select

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PAPER, MakePaper
+from toy import PAPER, MakePaper
 
 from claimbench import bench
 from claimbench.errors import UserError

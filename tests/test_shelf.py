@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CLAIMS, PAPER, MakePaper
+from toy import CLAIMS, PAPER, MakePaper
 
 from claimbench.errors import UserError
 from claimbench.shelf import BUILT_IN, Shelf, is_trusted, load_claims, read_index, trust
