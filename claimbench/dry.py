@@ -27,9 +27,10 @@ def describe(
         for plan in plans:
             specs = plan.specs(plan.seeds(plan.schedule[0]))
             tuning = plan.tuning_specs()
-            per_trial = (
-                store.expected_seconds(plan.paper.id, plan.claim.measured_by) or plan.expected_seconds()
-            )
+            expected = plan.expected_seconds()
+            if expected is not None and plan.claim.timing:
+                expected /= len(plan.arms)  # the paper says it for a round
+            per_trial = store.expected_seconds(plan.paper.id, plan.claim.measured_by) or expected
             at_once = 1 if plan.claim.timing else jobs or this_machine().cores
             calls = len(specs) + len(tuning)
             settings = plan.claim.scales[plan.scale]  # type: ignore[index]  # a plan's scale is one of the claim's

@@ -71,6 +71,14 @@ def kernels(n: int, length: int, heads: int, seed: int, device: str) -> dict[str
     }
 
 
+def state_size(trial: Trial) -> int:
+    """The size `state`. Raises UserError unless it is even: states are held as conjugate pairs."""
+    state = int(trial.size["state"])
+    if state < 2 or state % 2:
+        raise UserError(f"--size state={state}: the state is held as conjugate pairs; give an even number")
+    return state
+
+
 def relative_error(kernel: Tensor, reference: Tensor) -> float:
     """Largest deviation over the largest value, at most WORST_ERROR."""
     error = float((kernel.double() - reference).abs().max() / reference.abs().max())
@@ -80,7 +88,11 @@ def relative_error(kernel: Tensor, reference: Tensor) -> float:
 @measure("kernel-cost")
 @torch.no_grad()
 def kernel_cost(trials: Sequence[Trial]) -> list[dict[str, float]]:
-    """One round: seconds of each arm's kernel, its error against the dense recurrence in float64, its peak memory."""
+    """One round: seconds of each arm's kernel, its error against the dense recurrence in float64, its peak memory.
+
+    Denormal numbers are flushed to zero for every arm: powers of Ā are full of them, and they are slow, which is no
+    property of the dense methods.
+    """
     first = trials[0]
     n, length = int(first.point["n"]), int(first.point["length"])
     dtype = {"float32": torch.float32, "float64": torch.float64}.get(first.dtype)
@@ -88,21 +100,27 @@ def kernel_cost(trials: Sequence[Trial]) -> list[dict[str, float]]:
         raise UserError(f"--size dtype={first.dtype}: the kernels run in float32 or float64")
     made = kernels(n, length, int(first.size["heads"]), first.seed, first.device)
     steps = {trial.arm: made[trial.arm](dtype) for trial in trials}
-    seconds = first.rounds(steps)
-    reference = made["dense-recurrence"](torch.float64)()
-    results = []
-    for trial in trials:
-        with trial.memory() as used:
-            kernel = steps[trial.arm]()
-        results.append(
-            {
-                "seconds": seconds[trial.arm],
-                "error": relative_error(made[trial.arm](torch.float64)(), reference),
-                "error_as_timed": relative_error(kernel, reference),
-                "peak_bytes": max(float(used.peak_bytes), LEAST_BYTES),
-            }
-        )
-    return results
+    torch.set_flush_denormal(True)
+    try:
+        seconds = first.rounds(steps)
+        reference = made["dense-recurrence"](torch.float64)()
+        return [
+            {"seconds": seconds[trial.arm], **_error_and_memory(trial, made[trial.arm], dtype, reference)}
+            for trial in trials
+        ]
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _error_and_memory(trial: Trial, made: Kernel, dtype: torch.dtype, reference: Tensor) -> dict[str, float]:
+    step = made(dtype)
+    with trial.memory() as used:
+        kernel = step()
+    return {
+        "error": relative_error(made(torch.float64)(), reference),
+        "error_as_timed": relative_error(kernel, reference),
+        "peak_bytes": max(float(used.peak_bytes), LEAST_BYTES),
+    }
 
 
 def log_slope(series: Mapping[Any, float]) -> float:
@@ -137,6 +155,9 @@ def kernel_slopes(seed: Table) -> dict[str, float]:
             if wanted - set(series):
                 raise LookupError(f"{arm} lacks {along} = {sorted(wanted - set(series))} at {fixed}")
             slopes[f"{along}_slope_{name}"] = log_slope(series)
+            if along == "n":
+                (smaller, before), (larger, after) = sorted(series.items())[-2:]
+                slopes[f"last_slope_{name}"] = math.log(after / before) / math.log(larger / smaller)
     return slopes
 
 
@@ -155,7 +176,7 @@ def hippo_init(trial: Trial) -> dict[str, float]:
         band_limited_noise(int(size[name]), length, band, generator)
         for name in ("train", "validation", "test")
     )
-    a, b = system(trial.arm, int(size["state"]), torch.Generator().manual_seed(trial.seed))
+    a, b = system(trial.arm, state_size(trial), torch.Generator().manual_seed(trial.seed))
     recalled = delay_recall(
         a, b, train, validation, test, delay=delay, steps=[float(s) for s in size["step_sizes"]]
     )
@@ -174,7 +195,7 @@ def hippo_init_trained(trial: Trial) -> dict[str, float]:
         task,
         features=int(size["features"]),
         layers=int(size["layers"]),
-        state_size=int(size["state"]),
+        state_size=state_size(trial),
         steps=int(size["steps"]),
         batch=int(size["batch"]),
         learning_rate=float(size["learning_rate"]),
@@ -236,7 +257,7 @@ def constant_generation(trials: Sequence[Trial]) -> list[dict[str, float]]:
                 trial.arm,
                 features=int(size["features"]),
                 layers=int(size["layers"]),
-                state=int(size["state"]),
+                state=state_size(trial),
                 context=context,
             )
             state = [_filled(held, context) for held in model.init_state(batch)]
@@ -275,7 +296,7 @@ def long_range_learning(trial: Trial) -> dict[str, float]:
         majority_task(int(trial.point["length"]), counted=int(size["counted"])),
         features=int(size["features"]),
         layers=int(size["layers"]),
-        state_size=int(size["state"]),
+        state_size=state_size(trial),
         steps=int(size["steps"]),
         batch=int(size["batch"]),
         learning_rate=float(trial.tuned("learning_rate")),

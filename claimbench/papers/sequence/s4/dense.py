@@ -25,7 +25,7 @@ from torch import Tensor
 
 Dense = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
-ROWS_AT_ONCE = 256  # recurrence: how many rows C Ā^l are held before they meet B̄
+STATES_AT_ONCE = 256  # recurrence: how many states are held before they meet C
 
 
 def discretise(
@@ -40,14 +40,15 @@ def discretise(
 
 
 def recurrence(a: Tensor, b: Tensor, c: Tensor, step: Tensor, length: int) -> Float[Tensor, "heads length"]:
-    """r ← r Ā from r = C, one row after another, each met with B̄; memory O(N²) beside a fixed number of rows.
+    """xᵀ ← xᵀ Āᵀ from x = B̄, one state after another, each met with C; memory O(N²) beside a fixed number of states.
 
-    A row times a matrix: torch's batched product takes two to five times as long for a matrix times a column.
+    Written with rows because torch's batched product of a matrix and a column takes two to five times as long.
     """
     transition, first = discretise(a, b, step)
+    transition = transition.transpose(1, 2).contiguous()
     heads, n = first.shape
-    held = torch.empty(min(ROWS_AT_ONCE, length), heads, 1, n, dtype=a.dtype, device=a.device)
-    held[0, :, 0] = c
+    held = torch.empty(min(STATES_AT_ONCE, length), heads, 1, n, dtype=a.dtype, device=a.device)
+    held[0, :, 0] = first
     slots = held.unbind(0)
     kernel = torch.empty(heads, length, dtype=a.dtype, device=a.device)
     for start in range(0, length, len(slots)):
@@ -56,7 +57,7 @@ def recurrence(a: Tensor, b: Tensor, c: Tensor, step: Tensor, length: int) -> Fl
         count = min(len(slots), length - start)
         for before, after in pairwise(slots[:count]):
             torch.bmm(before, transition, out=after)
-        kernel[:, start : start + count] = torch.einsum("lhn,hn->hl", held[:count, :, 0], first)
+        kernel[:, start : start + count] = torch.einsum("lhn,hn->hl", held[:count, :, 0], c)
     return kernel
 
 

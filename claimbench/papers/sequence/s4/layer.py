@@ -198,8 +198,7 @@ class S4(nn.Module):
             kernel = nn.functional.pad(kernel, (0, size - length)) + nn.functional.pad(
                 ahead.flip(-1), (size - length, 0)
             )
-        spectrum = torch.fft.rfft(kernel, n=size) * torch.fft.rfft(u.transpose(1, 2), n=size)
-        y = torch.fft.irfft(spectrum, n=size)[..., :length].transpose(1, 2)
+        y = convolve(u.transpose(1, 2), kernel, size).transpose(1, 2).contiguous()
         return self._mix(y + self.skip * u)
 
     def _mix(self, y: Tensor) -> Tensor:
@@ -222,6 +221,39 @@ class S4(nn.Module):
     def state_bytes(self, batch: int = 1) -> int:
         """Bytes held between tokens; the same at every position."""
         return int(self.convolution.state_bytes(batch))
+
+
+def convolve(
+    u: Float[Tensor, "batch features length"], kernel: Float[Tensor, "features taps"], size: int
+) -> Float[Tensor, "batch features length"]:
+    """Convolution along the last axis, circular with period `size`: causal if size >= length + taps - 1. Cut to u.
+
+    Its gradient takes three real transforms; torch's own, through `rfft`, takes complex ones of full size.
+    """
+    result: Tensor = _Convolution.apply(u, kernel, size)
+    return result
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, kernel: Tensor, size: int) -> Tensor:
+        inputs, response = torch.fft.rfft(u, n=size), torch.fft.rfft(kernel, n=size)
+        ctx.save_for_backward(inputs, response)
+        ctx.size, ctx.length, ctx.taps = size, u.shape[-1], kernel.shape[-1]
+        return torch.fft.irfft(inputs * response, n=size)[..., : u.shape[-1]]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        inputs, response = ctx.saved_tensors
+        spectrum = torch.fft.rfft(grad, n=ctx.size)
+        to_u = to_kernel = None
+        if ctx.needs_input_grad[0]:
+            to_u = torch.fft.irfft(spectrum * response.conj(), n=ctx.size)[..., : ctx.length]
+        if ctx.needs_input_grad[1]:
+            correlation = torch.einsum("bhf,bhf->hf", spectrum, inputs.conj())
+            to_kernel = torch.fft.irfft(correlation, n=ctx.size)[..., : ctx.taps]
+        return to_u, to_kernel, None
 
 
 def fft_size(least: int) -> int:
