@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 # On a machine without a GPU set TORCH_INDEX to the index URL of torch's CPU wheels (see pytorch.org/get-started/locally)
 TORCH_INDEX ?=
 TORCH := 'torch>=2.11,<=2.13.0' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-DEMO := exact-permutations s4/kernel-cost s4/hippo-init evopress/ea-generations-scale
+DEMO := exact-permutations/sign-separation exact-permutations/ensemble-klogk exact-permutations/finite-width-agreement \
+	s4/hippo-init evopress/ea-generations-scale
 
 .PHONY: demo test install lint clean
 
@@ -17,7 +18,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
 	@echo "Setting up in $(VENV). Downloads: about 0.4 GB with torch's CPU wheel, about 3.5 GB with its default CUDA build on Linux."
 	@command -v nvidia-smi >/dev/null || [ -n "$(TORCH_INDEX)" ] || echo "No GPU seen: 'make $(MAKECMDGOALS) TORCH_INDEX=URL', with the URL of torch's CPU wheels from pytorch.org/get-started/locally, saves the larger download."
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[compression]'
 	@touch $@
 
 $(VENV)/.tested: pyproject.toml | $(VENV)/.installed
@@ -29,6 +30,9 @@ install: $(VENV)/.installed
 demo: $(VENV)/.installed
 	@echo "Measuring a first set of real claims: about 5 minutes on 2 cores. Ctrl-C loses nothing finished; the same command goes on."
 	$(BIN)/claimbench run $(DEMO)
+	$(BIN)/claimbench report $(DEMO) --html report.html
+	@echo "Opening report.html: every comparison as an interval, every sweep as a curve."
+	@$(BIN)/python -m webbrowser -t "file://$(CURDIR)/report.html" >/dev/null 2>&1 || echo "No browser here: open report.html yourself."
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest
