@@ -1,9 +1,11 @@
-"""What EvoPress is compared with: random search, greedy removal, dynamic programming on summed errors, repair.
+"""What EvoPress is compared with: random search, greedy removal, dynamic programming on summed errors,
+repair.
 
 Random search and greedy removal get EvoPress's own token budget; the dynamic programme minimises the *sum* of
-per-unit errors exactly (Frantar & Alistarh 2022, "SPDY", arXiv 2201.13096, Algorithm 1): where it loses, additivity is
-what fails. The repairing mutation is the textbook alternative to the level switch (bit flips that break the budget,
-then random flips that restore it). OWL (Yin et al. 2024, arXiv 2310.05175) spreads sparsity by outlier share.
+per-unit errors exactly (Frantar & Alistarh 2022, "SPDY", arXiv 2201.13096, Algorithm 1): where it loses,
+additivity is what fails. The repairing mutation is the textbook alternative to the level switch (bit flips
+that break the budget, then random flips that restore it). OWL (Yin et al. 2024, arXiv 2310.05175) spreads
+sparsity by outlier share.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ from claimbench.papers.compression.evopress.search import (
 def random_selections(
     space: Space, budget: dict[int, int], count: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "count units"]:
-    """`count` profiles that raise `budget[group]` units of each group by one above `lower`, uniformly at random.
+    """`count` profiles that raise `budget[group]` units of each group by one above `lower`, uniformly at
+    random.
 
-    For spaces of two levels (dropped or kept). Raises UserError if a group has fewer free units than it must raise.
+    For spaces of two levels (dropped or kept). Raises UserError if a group has fewer free units than it must
+    raise.
     """
     profiles = np.tile(space.lower, (count, 1))
     free = space.upper > space.lower
@@ -56,7 +60,7 @@ def random_search(
     start_tokens: int = 2048,
     seed: int = 0,
 ) -> Outcome:
-    """EvoPress with uniform draws in place of mutants: the same tournament, the same tokens, no inheritance."""
+    """EvoPress with uniform draws in place of mutants: the same tournament and tokens, no inheritance."""
     rng = np.random.default_rng(seed)
     return evolve(
         space,
@@ -74,10 +78,11 @@ def random_search(
 def greedy_removal(
     space: Space, fitness: Fitness, budget: dict[int, int], *, tokens: int, seed: int = 0
 ) -> Outcome:
-    """Forward greedy: raise the one unit that hurts least, on one fresh minibatch a step, until the budget is met.
+    """Forward greedy: raise the one unit that hurts least, on one fresh minibatch a step, until the budget is
+    met.
 
-    tokens: the total to spend, shared evenly by the evaluations still to come; what one step leaves over (a group that is
-    full needs no more evaluations) goes to the next.
+    tokens: the total to spend, shared evenly by the evaluations still to come; what one step leaves over (a
+    group that is full needs no more evaluations) goes to the next.
     """
     rng = np.random.default_rng(seed)
     left = dict(budget)
@@ -103,12 +108,12 @@ def greedy_removal(
 
 
 def dynamic_programme(
-    errors: Sequence[Float[np.ndarray, "levels"]], costs: Sequence[Int[np.ndarray, "levels"]], budget: int
-) -> Int[np.ndarray, "units"]:
+    errors: Sequence[Float[np.ndarray, " levels"]], costs: Sequence[Int[np.ndarray, " levels"]], budget: int
+) -> Int[np.ndarray, " units"]:
     """The levels that minimise the sum of `errors` with total cost of exactly `budget`.
 
-    errors, costs: per unit and level; costs are whole numbers, possibly negative. O(units * levels * range of costs),
-    vectorised over the range. Raises UserError if no choice meets the budget exactly.
+    errors, costs: per unit and level; costs are whole numbers, possibly negative. O(units * levels * range of
+    costs), vectorised over the range. Raises UserError if no choice meets the budget exactly.
     """
     lowest = [int(cost.min()) for cost in costs]
     shifted = [np.asarray(cost) - low for cost, low in zip(costs, lowest, strict=True)]
@@ -134,10 +139,9 @@ def dynamic_programme(
     return levels
 
 
-def summed_errors(
-    space: Space, errors: Float[np.ndarray, "units levels"], budget: dict[int, int]
-) -> Profile:
-    """The optimum of the summed errors within each group: `errors[u, j]` is unit u's error j steps above `lower`.
+def summed_errors(space: Space, errors: Float[np.ndarray, "units levels"], budget: dict[int, int]) -> Profile:
+    """The optimum of the summed errors within each group: `errors[u, j]` is unit u's error j steps above
+    `lower`.
 
     budget: per group, how many steps above `lower` in all.
     """
@@ -157,12 +161,13 @@ def summed_errors(
 def flip_and_repair(
     parents: Int[np.ndarray, "rows units"], rng: np.random.Generator
 ) -> Int[np.ndarray, "rows units"]:
-    """Standard bit mutation (each bit flips with probability 1/n) that breaks the number of ones, then its repair.
+    """Standard bit mutation (each bit flips with probability 1/n) that breaks the number of ones, then its
+    repair.
 
-    The repair flips uniformly random ones (or zeros) back until every row has its parent's number of ones. A row in
-    which nothing changed is mutated again by the caller's demand for distinct offspring.
+    The repair flips uniformly random ones (or zeros) back until every row has its parent's number of ones. A
+    row in which nothing changed is mutated again by the caller's demand for distinct offspring.
     """
-    rows, units = parents.shape
+    units = parents.shape[1]
     flipped = parents ^ (rng.random(parents.shape) < 1.0 / units)
     excess = flipped.sum(axis=1) - parents.sum(axis=1)
     keys = rng.random(parents.shape)
@@ -175,20 +180,23 @@ def flip_and_repair(
 
 
 def owl_sparsities(
-    outliers: Float[np.ndarray, "blocks"], sparsity: float, spread: float = 0.08
-) -> Float[np.ndarray, "blocks"]:
-    """OWL's sparsity per block: less where more activations-times-weights are outliers, within a range of 2 `spread`.
+    outliers: Float[np.ndarray, " blocks"], sparsity: float, spread: float = 0.08
+) -> Float[np.ndarray, " blocks"]:
+    """OWL's sparsity per block: less where more activations-times-weights are outliers, within a range of 2
+    `spread`.
 
-    outliers: share of entries of |W| * ||X|| above M times their mean, per block (`levels.outlier_shares`). The mean
-    of the result is `sparsity`.
+    outliers: share of entries of |W| * ||X|| above M times their mean, per block (`levels.outlier_shares`).
+    The mean of the result is `sparsity`.
     """
     span = float(np.ptp(outliers))
     scaled = np.zeros_like(outliers) if span == 0 else (outliers - outliers.min()) / span * 2 * spread
     return np.clip(sparsity - (scaled - scaled.mean()), 0.0, 1.0)
 
 
-def nearest_profile(wanted: Float[np.ndarray, "units"], space: Space, total: int) -> Profile:
-    """The whole-numbered profile with sum `total` that is nearest to `wanted` (largest remainders), within bounds."""
+def nearest_profile(wanted: Float[np.ndarray, " units"], space: Space, total: int) -> Profile:
+    """The whole-numbered profile with sum `total` that is nearest to `wanted` (largest remainders), within
+    bounds.
+    """
     profile = np.clip(np.floor(wanted).astype(np.int64), space.lower, space.upper)
     if not int(space.lower.sum()) <= total <= int(space.upper.sum()):
         raise UserError(f"total: {total} lies outside what the levels allow")

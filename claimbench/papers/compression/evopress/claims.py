@@ -1,143 +1,56 @@
-"""How the claims of EvoPress (arXiv 2410.14649) are measured. What is claimed and how it is judged stands in paper.toml.
+"""How the claims of EvoPress (arXiv 2410.14649) are measured. What is claimed and how it is judged stands in
+paper.toml.
 
-Searches see calibration text (a share of the text's validation split); every number that a rule judges comes from held-out
-text (a share of its test split). Shares are disjoint between seeds. The model is one and the same for all seeds.
+Searches see calibration text (a share of the text's validation split); every number that a rule judges comes
+from held-out text (a share of its test split). Shares are disjoint between seeds. The model is one and the
+same for all seeds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import cast, get_args
 
 import numpy as np
-import torch
-from jaxtyping import Int
 from scipy.stats import spearmanr
-from torch import Tensor
 
-from claimbench.errors import UserError
 from claimbench.papers.compression.evopress import linear
 from claimbench.papers.compression.evopress.baselines import (
+    dynamic_programme,
     flip_and_repair,
     greedy_removal,
     random_search,
     random_selections,
-    summed_errors,
 )
 from claimbench.papers.compression.evopress.database import (
     WeightDatabase,
     bits_database,
     owl_profile,
-    search_levels,
     sparsity_database,
     start_bits,
 )
-from claimbench.papers.compression.evopress.decoder import SublayerSwitch
-from claimbench.papers.compression.evopress.depth import ATTENTION_GROUP, MLP_GROUP, depth_space
+from claimbench.papers.compression.evopress.depth import MLP_GROUP
 from claimbench.papers.compression.evopress.fitness import Calibration, Judge
-from claimbench.papers.compression.evopress.scores import Score, score_profile, single_drops
-from claimbench.papers.compression.evopress.search import (
-    Generation,
-    Outcome,
-    Profile,
-    Space,
-    Stage,
-    evolve,
+from claimbench.papers.compression.evopress.scores import Score, score_profile
+from claimbench.papers.compression.evopress.search import Generation, Outcome, Profile, Stage, evolve
+from claimbench.papers.compression.evopress.setup import (
+    Sequences,
+    depth_problem,
+    droppable,
+    evopress_depth,
+    held_out,
+    judge_of,
+    search_tokens,
+    stages,
+    summed_depth,
+    windows,
 )
 from claimbench.trial import Table, Trial, derive, measure
 
-Sequences = Int[Tensor, "sequences tokens"]
+# A tournament may take so many times the single-stage search's generations; its tokens are bounded anyway.
+MORE_GENERATIONS = 20
 SURE = 3.0  # standard errors by which a pair must violate monotonicity on held-out text
-
-
-# ---- text, model, stages: what the trials' sizes say ----
-
-
-def windows(trial: Trial, split: str, count: int) -> Sequences:
-    """`count` sequences out of this seed's share of a split, at places drawn by the seed, none overlapping another."""
-    lm, text = trial.subject["model"], getattr(trial.subject["text"], split)
-    length = int(trial.size["sequence_length"])
-    share = trial.block(range(len(text)))
-    sample = text[share[0] : share[0] + 4096]
-    width = math.ceil(1.3 * length * len(sample) / max(1, len(lm.encode(sample)))) + 16
-    slots = np.random.default_rng([trial.seed, len(split)]).permutation(len(share) // width)
-    rows: list[Tensor] = []
-    for slot in slots:
-        ids = lm.encode(text[share[0] + slot * width : share[0] + (slot + 1) * width])
-        if len(ids) >= length:
-            rows.append(ids[:length])
-        if len(rows) == count:
-            return torch.stack(rows).to(trial.device)
-    raise UserError(
-        f"text: this seed's share of its {split} split holds {len(rows)} sequences of {length} tokens and {count} are needed; "
-        f"give about {math.ceil(12 * 10 * count * width * 1.1 / 1e6)} MB of text or a smaller sequence_length"
-    )
-
-
-def stages(trial: Trial) -> tuple[Stage, ...]:
-    size = trial.size
-    return (Stage(size["few_tokens"], size["survivors"]), Stage(size["many_tokens"], 1))
-
-
-def search_tokens(trial: Trial) -> int:
-    """Forward tokens of the whole EvoPress search: what random search and greedy removal may spend too."""
-    size = trial.size
-    generation = size["offspring"] * size["few_tokens"] + (size["survivors"] + 1) * size["many_tokens"]
-    return int(size["starts"] * size["start_tokens"] + size["generations"] * generation)
-
-
-@contextmanager
-def droppable(trial: Trial) -> Iterator[Judge]:
-    with SublayerSwitch(trial.subject["model"].model) as switch:
-        yield Judge(switch, top_k=trial.size.get("top_k", 0), tokens_at_once=trial.size["tokens_at_once"])
-
-
-def depth_problem(trial: Trial, judge: Judge, share: float) -> tuple[Space, dict[int, int]]:
-    """Which sub-layers may go, and how many of each kind do: `share` of the layers."""
-    layers = len(judge.decoder)
-    count = round(share * layers)
-    protected = tuple(range(trial.size.get("protect", 0)))
-    if not 0 < count < layers - len(protected):
-        raise UserError(f"remove: {share} of {layers} layers is {count}; it must be at least 1 and leave some")
-    return depth_space(layers, protected), {ATTENTION_GROUP: count, MLP_GROUP: count}
-
-
-def evopress_depth(
-    trial: Trial, judge: Judge, space: Space, budget: dict[int, int], calibration: Sequences
-) -> Outcome:
-    rng = np.random.default_rng(trial.seed)
-    size = trial.size
-    return evolve(
-        space,
-        Calibration(judge, calibration),
-        random_selections(space, budget, size["starts"], rng),
-        generations=size["generations"],
-        offspring=size["offspring"],
-        stages=stages(trial),
-        start_tokens=size["start_tokens"],
-        seed=rng,
-    )
-
-
-def summed_depth(
-    judge: Judge, space: Space, budget: dict[int, int], calibration: Sequences
-) -> tuple[Profile, np.ndarray, int]:
-    """The dynamic programme over single drops: its profile, the single drops' KL, the tokens spent."""
-    singles = single_drops(judge, calibration)
-    errors = np.stack([np.zeros_like(singles), singles], axis=1)
-    return summed_errors(space, errors, budget), singles, (judge.units + 1) * calibration.numel()
-
-
-def held_out(judge: Judge, profile: Profile, text: Sequences) -> dict[str, float]:
-    """Perplexity, KL from the dense model in nats per token, and the dense model's perplexity."""
-    found = judge.evaluate(profile, text)
-    return {
-        "perplexity": float(np.exp(found["loss"].mean())),
-        "kl": float(found["kl"].mean()),
-        "dense_perplexity": judge.dense_perplexity(text),
-    }
 
 
 # ---- claim 1: generations on linear problems ----
@@ -145,7 +58,9 @@ def held_out(judge: Judge, profile: Profile, text: Sequences) -> dict[str, float
 
 @measure("linear-generations")
 def linear_generations(trial: Trial) -> dict[str, float]:
-    """Median over `runs` of the generations and evaluations to the optimum of a linear problem with k = n/4 ones."""
+    """Median over `runs` of the generations and evaluations to the optimum of a linear problem with k = n/4
+    ones.
+    """
     n, offspring = int(trial.point["n"]), int(trial.point["offspring"])
     runs = int(trial.size["runs"])
     if trial.arm == "random-search":
@@ -153,19 +68,28 @@ def linear_generations(trial: Trial) -> dict[str, float]:
         generations = np.ceil(evaluations / offspring)
     else:
         mutate = {"evopress": None, "repair": flip_and_repair}[trial.arm]
-        generations = linear.generations_to_optimum(n, n // 4, offspring, runs, mutate=mutate, seed=trial.seed)
+        generations = linear.generations_to_optimum(
+            n, n // 4, offspring, runs, mutate=mutate, seed=trial.seed
+        )
         evaluations = generations * offspring
     return {"generations": float(np.median(generations)), "evaluations": float(np.median(evaluations))}
 
 
 @derive("ea-generations-scale")
 def scaling(seed: Table) -> dict[str, float]:
-    """Least squares of log generations on log(k (n-k) / lambda) where lambda <= n / ln n, and what the baselines need."""
-    own = [row for row in seed.where(arm="evopress")]
+    """Least squares of log generations on log(k (n-k) / lambda) where lambda <= n / ln n, and what the
+    baselines need.
+    """
+    own = list(seed.where(arm="evopress"))
     fitted = [row for row in own if row.point["offspring"] <= row.point["n"] / math.log(row.point["n"])]
     if len(fitted) < 3:
         raise LookupError("fewer than three points with lambda <= n / ln n")
-    x = np.log([(row.point["n"] // 4) * (row.point["n"] - row.point["n"] // 4) / row.point["offspring"] for row in fitted])
+    x = np.log(
+        [
+            (row.point["n"] // 4) * (row.point["n"] - row.point["n"] // 4) / row.point["offspring"]
+            for row in fitted
+        ]
+    )
     y = np.log([row.metrics["generations"] for row in fitted])
     largest = max(row.point["n"] for row in own)
 
@@ -188,7 +112,9 @@ def scaling(seed: Table) -> dict[str, float]:
 
 @measure("depth-pruning")
 def depth_pruning(trial: Trial) -> dict[str, float]:
-    """Find sub-layers to drop on calibration text; perplexity, and KL from the dense model in nats per token, on fresh text."""
+    """Find sub-layers to drop on calibration text; perplexity, and KL from the dense model in nats per token,
+    on fresh text.
+    """
     calibration = windows(trial, "validation", trial.size["calibration"])
     text = windows(trial, "test", trial.size["evaluation"])
     with droppable(trial) as judge:
@@ -228,10 +154,12 @@ def depth_pruning(trial: Trial) -> dict[str, float]:
 
 
 def violations(trial: Trial, judge: Judge, count: int, text: Sequences) -> dict[str, float]:
-    """Random removal sets B of `count` units and subsets A = B less one unit: how often B is the better model.
+    """Random removal sets B of `count` units and subsets A = B less one unit: how often B is the better
+    model.
 
-    A pair is found on a few calibration sequences and counts only if B is better on held-out text by more than three
-    standard errors of the paired difference over sequences. `usable`: B's held-out perplexity is under twice the dense one's.
+    A pair is found on a few calibration sequences and counts only if B is better on held-out text by more
+    than three standard errors of the paired difference over sequences. `usable`: B's held-out perplexity is
+    under twice the dense one's.
     """
     rng = np.random.default_rng([trial.seed, 7])
     units, many, subsets = judge.units, int(trial.size["sets"]), int(trial.size["subsets"])
@@ -264,7 +192,9 @@ def violations(trial: Trial, judge: Judge, count: int, text: Sequences) -> dict[
 
 @measure("monotonicity")
 def monotonicity(trials: list[Trial]) -> list[dict[str, float]]:
-    """Violations of monotonicity, and EvoPress against the optimum of summed single-drop errors, on held-out text."""
+    """Violations of monotonicity, and EvoPress against the optimum of summed single-drop errors, on held-out
+    text.
+    """
     trial = trials[0]
     calibration = windows(trial, "validation", trial.size["calibration"])
     text = windows(trial, "test", trial.size["evaluation"])
@@ -273,9 +203,13 @@ def monotonicity(trials: list[Trial]) -> list[dict[str, float]]:
         summed, singles, spent = summed_depth(judge, space, budget, calibration)
         outcome = evopress_depth(trial, judge, space, budget, calibration)
         common = violations(trial, judge, sum(budget.values()), text[: trial.size["confirming_sequences"]])
-        drawn = random_selections(space, budget, int(trial.size["profiles"]), np.random.default_rng(trial.seed))
+        drawn = random_selections(
+            space, budget, int(trial.size["profiles"]), np.random.default_rng(trial.seed)
+        )
         some = calibration[: trial.size["search_sequences"]]
-        common["rank_correlation"] = float(spearmanr(drawn @ singles, judge(drawn, some).mean(axis=1)).statistic)
+        common["rank_correlation"] = float(
+            spearmanr(drawn @ singles, judge(drawn, some).mean(axis=1)).statistic
+        )
         by_arm = {
             "evopress": {**held_out(judge, outcome.levels, text), "tokens": float(outcome.tokens)},
             "summed-errors": {**held_out(judge, summed, text), "tokens": float(spent)},
@@ -292,10 +226,12 @@ def tokens_to_target(
     multi: tuple[Stage, ...],
     slack: float = 0.02,
 ) -> dict[str, tuple[float, float]]:
-    """Per arm: tokens until the parent's true value is within `slack` of the single-stage search's last, and that value.
+    """Per arm: tokens until the parent's true value is within `slack` of the single-stage search's last, and
+    that value.
 
-    run(stages, until) searches. The single-stage search evaluates every offspring on the last stage's tokens. A
-    multi-stage search that spends as much as the single-stage one without reaching the target counts that much and stops.
+    run(stages, until) searches. The single-stage search evaluates every offspring on the last stage's tokens.
+    A multi-stage search that spends as much as the single-stage one without reaching the target counts that
+    much and stops.
     """
     known: dict[bytes, float] = {}
 
@@ -316,114 +252,155 @@ def tokens_to_target(
     return {"multi-stage": (spent, value(last.levels)), "single-stage": (needed, value(single.levels))}
 
 
-def noisy_linear(trial: Trial) -> dict[str, tuple[float, float]]:
-    """The synthetic task: geometric means over independent problems."""
+def geometric_means(results: list[dict[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:
+    """Over repetitions, by arm: of the tokens and of the values reached."""
+    logs = {arm: np.log([result[arm] for result in results]).mean(axis=0) for arm in results[0]}
+    return {arm: (float(np.exp(tokens)), float(np.exp(value))) for arm, (tokens, value) in logs.items()}
+
+
+def noisy_linear(trial: Trial, repetition: int) -> dict[str, tuple[float, float]]:
+    """The synthetic task: a linear problem with k = n/4, seen through noise of variance sigma^2 / tokens."""
     size = trial.size
-    n, k = int(size["linear_units"]), int(size["linear_units"]) // 4
-    space = linear.selection_space(n)
-    results: list[dict[str, tuple[float, float]]] = []
-    for problem in range(int(size["linear_problems"])):
-        rng = np.random.default_rng([trial.seed, problem])
-        fitness = linear.NoisyLinear(rng.random(n), float(size["linear_sigma"]))
-        start = random_selections(space, {0: k}, 1, rng)[0]
+    rng = np.random.default_rng([trial.seed, repetition])
+    space = linear.selection_space(int(size["linear_units"]))
+    fitness = linear.NoisyLinear(rng.random(space.units), float(size["linear_sigma"]))
+    start = random_selections(space, {0: space.units // 4}, 1, rng)[0]
 
-        def run(chosen: tuple[Stage, ...], until: Callable[[Generation], bool] | None) -> Outcome:
-            return evolve(
-                space,
-                fitness,  # noqa: B023 - called within this iteration
-                start,  # noqa: B023
-                generations=size["linear_generations"] * (1 if until is None else 20),
-                offspring=size["linear_offspring"],
-                stages=chosen,
-                seed=trial.seed * 1000 + problem,  # noqa: B023
-                until=until,
-            )
+    def run(chosen: tuple[Stage, ...], until: Callable[[Generation], bool] | None) -> Outcome:
+        return evolve(
+            space,
+            fitness,
+            start,
+            generations=size["linear_generations"] * (1 if until is None else MORE_GENERATIONS),
+            offspring=size["linear_offspring"],
+            stages=chosen,
+            seed=np.random.default_rng([trial.seed, repetition, 1]),
+            until=until,
+        )
 
-        multi = (Stage(size["linear_few"], size["survivors"]), Stage(size["linear_many"], 1))
-        results.append(tokens_to_target(run, lambda profile: float(fitness.true(profile)), multi))  # noqa: B023
-    return {
-        arm: tuple(float(np.exp(np.mean(np.log([r[arm][i] for r in results])))) for i in (0, 1))  # type: ignore[misc]  # a pair
-        for arm in ("multi-stage", "single-stage")
-    }
+    multi = (Stage(size["linear_few"], size["survivors"]), Stage(size["linear_many"], 1))
+    return tokens_to_target(run, lambda profile: float(fitness.true(profile)), multi)
 
 
-def staged_depth(trial: Trial) -> dict[str, tuple[float, float]]:
-    """The model task: depth pruning; the true value is KL on held-out text, which no search sees."""
-    calibration = windows(trial, "validation", trial.size["calibration"])
-    text = windows(trial, "test", trial.size["evaluation"])
+def staged_depth(
+    trial: Trial, repetition: int, judge: Judge, calibration: Sequences, text: Sequences
+) -> dict[str, tuple[float, float]]:
+    """The model task: depth pruning from a random start; the true value is KL on held-out text, which no
+    search sees.
+    """
     size = trial.size
-    with droppable(trial) as judge:
-        space, budget = depth_problem(trial, judge, float(size["remove"]))
-        starts = random_selections(space, budget, size["starts"], np.random.default_rng(trial.seed))
+    space, budget = depth_problem(trial, judge, float(size["remove"]))
+    start = random_selections(space, budget, 1, np.random.default_rng([trial.seed, repetition]))[0]
 
-        def run(chosen: tuple[Stage, ...], until: Callable[[Generation], bool] | None) -> Outcome:
-            return evolve(
-                space,
-                Calibration(judge, calibration),
-                starts,
-                generations=size["generations"] * (1 if until is None else 20),
-                offspring=size["offspring"],
-                stages=chosen,
-                start_tokens=size["start_tokens"],
-                seed=trial.seed,
-                until=until,
-            )
+    def run(chosen: tuple[Stage, ...], until: Callable[[Generation], bool] | None) -> Outcome:
+        return evolve(
+            space,
+            Calibration(judge, calibration),
+            start,
+            generations=size["generations"] * (1 if until is None else MORE_GENERATIONS),
+            offspring=size["offspring"],
+            stages=chosen,
+            seed=np.random.default_rng([trial.seed, repetition, 1]),
+            until=until,
+        )
 
-        return tokens_to_target(run, lambda profile: float(judge(profile, text).mean()), stages(trial))
+    return tokens_to_target(run, lambda profile: float(judge(profile, text).mean()), stages(trial))
 
 
 @measure("selection-tokens")
 def selection_tokens(trials: list[Trial]) -> list[dict[str, float]]:
     """Tokens that each kind of selection needs to the same held-out value, and the value that it ends at."""
-    found = noisy_linear(trials[0]) if trials[0].point["task"] == "noisy-linear" else staged_depth(trials[0])
+    trial = trials[0]
+    if trial.point["task"] == "noisy-linear":
+        results = [noisy_linear(trial, number) for number in range(trial.size["linear_problems"])]
+    else:
+        calibration = windows(trial, "validation", trial.size["calibration"])
+        text = windows(trial, "test", trial.size["evaluation"])
+        with droppable(trial) as judge:
+            results = [
+                staged_depth(trial, number, judge, calibration, text)
+                for number in range(trial.size["repetitions"])
+            ]
+    found = geometric_means(results)
     return [{"tokens": found[each.arm][0], "final": found[each.arm][1]} for each in trials]
 
 
 # ---- claims 5 and 6: levels of sparsity and of bits at equal size ----
 
 
-def best_owl(database: WeightDatabase, judge: Judge, calibration: Sequences, trial: Trial) -> tuple[Profile, int]:
+def best_owl(
+    database: WeightDatabase, judge: Judge, calibration: Sequences, trial: Trial
+) -> tuple[Profile, int]:
     """OWL with its range chosen on calibration text, which is how its authors set it."""
     spreads = trial.size["owl_spreads"]
     profiles = np.stack([owl_profile(database, trial.size["sparsity"], spread) for spread in spreads])
     return profiles[judge(profiles, calibration).mean(axis=1).argmin()], len(spreads) * calibration.numel()
 
 
-def levels_at_equal_size(trials: list[Trial], build: Callable[[Trial, Sequences], WeightDatabase]) -> list[dict[str, float]]:
+def summed_levels(database: WeightDatabase, start: Profile) -> Profile:
+    """The dynamic programme over the linears' own output errors, at exactly the start's size, free to cross
+    groups.
+    """
+    space, errors = database.space, database.errors
+    assert space.cost is not None
+    spans = [np.arange(upper - lower + 1) for lower, upper in zip(space.lower, space.upper, strict=True)]
+    unit = np.gcd.reduce(space.cost)
+    costs = [span * (cost // unit) for span, cost in zip(spans, space.cost, strict=True)]
+    budget = int(((start - space.lower) * (space.cost // unit)).sum())
+    return space.lower + dynamic_programme(
+        [e[: len(span)] for e, span in zip(errors, spans, strict=True)], costs, budget
+    )
+
+
+def levels_at_equal_size(
+    trials: list[Trial], build: Callable[[Trial, Sequences], WeightDatabase]
+) -> list[dict[str, float]]:
+    """All arms on one database, started from one profile: the uniform one, or for bits a random mix of the
+    target's size.
+    """
     trial = trials[0]
-    calibration = windows(trial, "validation", trial.size["calibration"])
-    text = windows(trial, "test", trial.size["evaluation"])
+    size = trial.size
+    calibration = windows(trial, "validation", size["calibration"])
+    text = windows(trial, "test", size["evaluation"])
     database = build(trial, calibration)
-    judge = Judge(database, top_k=trial.size.get("top_k", 0), tokens_at_once=trial.size["tokens_at_once"])
+    judge = judge_of(trial, database)
     space = database.space
+    start = database.base
+    if database.kind == "bits":
+        start = start_bits(database, size["bits"], np.random.default_rng(trial.seed))
+
+    def mixes(parents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.stack([start_bits(database, size["bits"], rng) for _ in parents])
+
     results = []
     for each in trials:
-        spent = 0
-        if each.arm == "uniform":
-            profile = database.base
-        elif each.arm == "owl":
+        profile, spent = start, 0
+        if each.arm == "owl":
             profile, spent = best_owl(database, judge, calibration, trial)
         elif each.arm == "summed-errors":
-            budget = {
-                int(group): int((database.base - space.lower)[space.group == group].sum()) for group in np.unique(space.group)
-            }
-            profile, spent = summed_errors(space, database.errors, budget), 0
-        else:
-            start = start_bits(database, trial.size["bits"], np.random.default_rng(trial.seed)) if database.kind == "bits" else None
-            outcome = search_levels(
-                database,
-                calibration,
+            profile = summed_levels(database, start)
+        elif each.arm in ("evopress", "random-search"):
+            outcome = evolve(
+                space,
+                Calibration(judge, calibration),
                 start,
-                generations=trial.size["generations"],
-                offspring=trial.size["offspring"],
+                generations=size["generations"],
+                offspring=size["offspring"],
                 stages=stages(trial),
-                top_k=trial.size.get("top_k", 0),
-                tokens_at_once=trial.size["tokens_at_once"],
+                mutate=mixes if each.arm == "random-search" else None,
                 seed=trial.seed,
             )
             profile, spent = outcome.levels, outcome.tokens
-        if float(space.sizes(profile)) != float(space.sizes(database.base)):
-            raise AssertionError(f"{each.arm}: size {space.sizes(profile)} is not the budget {space.sizes(database.base)}")
+        # a random mix may fall short of the target by less than one linear; nothing may exceed it
+        allowed = max(
+            float(space.sizes(start)), float(size.get("bits", 0)) * sum(unit.size for unit in database.units)
+        )
+        if float(space.sizes(profile)) > allowed or (
+            database.kind == "sparsity" and profile.sum() != start.sum()
+        ):
+            raise AssertionError(
+                f"{each.arm}: size {space.sizes(profile)} is not within the budget {allowed}"
+            )
         results.append({**held_out(judge, profile, text), "tokens": float(spent)})
     return results
 
@@ -434,7 +411,11 @@ def sparsity_levels(trials: list[Trial]) -> list[dict[str, float]]:
     return levels_at_equal_size(
         trials,
         lambda trial, ids: sparsity_database(
-            trial.subject["model"].model, ids, trial.size["sparsity"], each_side=trial.size["each_side"]
+            trial.subject["model"].model,
+            ids,
+            trial.size["sparsity"],
+            steps_of_smallest=trial.size["steps_of_smallest"],
+            each_side=trial.size["each_side"],
         ),
     )
 
@@ -445,8 +426,6 @@ def bit_widths(trials: list[Trial]) -> list[dict[str, float]]:
     return levels_at_equal_size(
         trials,
         lambda trial, ids: bits_database(
-            trial.subject["model"].model, ids, base=int(trial.size["bits"]), group=trial.size["group"]
+            trial.subject["model"].model, ids, base=math.ceil(trial.size["bits"]), group=trial.size["group"]
         ),
     )
-
-

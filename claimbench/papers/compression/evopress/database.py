@@ -1,9 +1,10 @@
 """The database that EvoPress searches: every linear of a model at every level, prepared once.
 
-Sieberling et al. 2024 (arXiv 2410.14649), sections 4.2 and 4.3. Layers are prepared in order, each on the activations
-that it sees when all layers before it stand at the base (uniform) level, so that its Hessian fits the compressed model.
-Sparsity: one step is the same *number of weights* for every linear, so any two may exchange a step. Bit widths: one
-step is one bit of a linear's weights, so only linears of equal size may. In a few lines:
+Sieberling et al. 2024 (arXiv 2410.14649), sections 4.2 and 4.3. Layers are prepared in order, each on the
+activations that it sees when all layers before it stand at the base (uniform) level, so that its Hessian fits
+the compressed model. Sparsity: one step is the same *number of weights* for every linear, so any two may
+exchange a step. Bit widths: one step is one bit of a linear's weights, so only linears of equal size may. In
+a few lines:
 
     database = sparsity_database(model, calibration_ids, sparsity=0.6)
     result = search_levels(database, calibration_ids, ...)
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from claimbench.errors import UserError
-from claimbench.papers.compression.evopress.baselines import owl_sparsities, nearest_profile
+from claimbench.papers.compression.evopress.baselines import nearest_profile, owl_sparsities
 from claimbench.papers.compression.evopress.decoder import Decoder, LayeredRun, find_decoder
 from claimbench.papers.compression.evopress.fitness import Calibration, Criterion, Judge
 from claimbench.papers.compression.evopress.levels import (
@@ -37,12 +38,15 @@ from claimbench.papers.compression.evopress.levels import (
 from claimbench.papers.compression.evopress.search import Outcome, Profile, Space, Stage, evolve
 
 # per linear: its levels' weights, given weight [outputs, inputs] and Hessian [inputs, inputs]
-Prepare = Callable[[str, Float[Tensor, "outputs inputs"], Float[Tensor, "inputs inputs"]], Float[Tensor, "levels outputs inputs"]]
+Prepare = Callable[
+    [str, Float[Tensor, "outputs inputs"], Float[Tensor, "inputs inputs"]],
+    Float[Tensor, "levels outputs inputs"],
+]
 
 
 @dataclass
 class Unit:
-    """One linear: where it is, its dense weight, its weight at each level, and the error of each level alone."""
+    """One linear: where it is, its dense weight, its weight at each level, each level's error alone."""
 
     layer: int
     name: str
@@ -50,7 +54,7 @@ class Unit:
     dense: Tensor
     levels: list[Tensor]  # in the module's own layout
     lowest: int  # the level of levels[0]
-    errors: Float[np.ndarray, "levels"]
+    errors: Float[np.ndarray, " levels"]
     outliers: tuple[int, int]  # OWL: entries above the threshold, and all entries
 
     @property
@@ -60,7 +64,9 @@ class Unit:
 
 @dataclass
 class WeightDatabase:
-    """A model whose linears can be set to levels (`fitness.Compressed`). Setting a level swaps a pointer, no copy."""
+    """A model whose linears can be set to levels (`fitness.Compressed`). Setting a level swaps a pointer, no
+    copy.
+    """
 
     decoder: Decoder
     units: list[Unit]
@@ -71,7 +77,8 @@ class WeightDatabase:
 
     def __post_init__(self) -> None:
         self._places = [
-            [place for place, unit in enumerate(self.units) if unit.layer == layer] for layer in range(len(self.decoder))
+            [place for place, unit in enumerate(self.units) if unit.layer == layer]
+            for layer in range(len(self.decoder))
         ]
 
     @property
@@ -99,7 +106,12 @@ class WeightDatabase:
     def errors(self) -> Float[np.ndarray, "units levels"]:
         """Normalised output error of each linear at each level, alone: what the dynamic programme adds up."""
         width = max(len(unit.errors) for unit in self.units)
-        return np.stack([np.pad(unit.errors, (0, width - len(unit.errors)), constant_values=np.inf) for unit in self.units])
+        return np.stack(
+            [
+                np.pad(unit.errors, (0, width - len(unit.errors)), constant_values=np.inf)
+                for unit in self.units
+            ]
+        )
 
 
 def _layout(module: nn.Module) -> Tensor:
@@ -110,14 +122,21 @@ def _layout(module: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def _build(
-    model: PreTrainedModel, ids: Int[Tensor, "sequences tokens"], prepare: Prepare, lowest: Callable[[int], int], *, base: int
+    model: PreTrainedModel,
+    ids: Int[Tensor, "sequences tokens"],
+    prepare: Prepare,
+    lowest: Callable[[int], int],
+    *,
+    base: int,
 ) -> tuple[Decoder, list[Unit]]:
     """Prepare all linears layer by layer, the layers before at level `base`."""
     decoder = find_decoder(model)
     run = LayeredRun(decoder)
     model.eval()
     if not run.agrees():
-        raise UserError(f"{type(model).__name__}: its layers cannot be run one by one, which preparing levels needs")
+        raise UserError(
+            f"{type(model).__name__}: its layers cannot be run one by one, which preparing levels needs"
+        )
     hidden = run.embed(ids.to(model.device))
     units: list[Unit] = []
     for layer in range(len(decoder)):
@@ -166,27 +185,31 @@ def sparsity_database(
     sparsity: float,
     *,
     step: int | None = None,
+    steps_of_smallest: int = 16,
     each_side: int = 8,
     method: SparsityMethod = "sparsegpt",
 ) -> WeightDatabase:
     """Levels -each_side..each_side around `sparsity`; one level up prunes `step` more weights of that linear.
 
-    step: default 1/32 of the smallest linear (the paper: 10^6 on 7-billion-parameter models). Levels that would prune
-    fewer than none or more than all weights do not exist. All linears may exchange steps: a step is the same number of weights.
+    step: default the smallest linear over `steps_of_smallest` (the paper: 10^6 on 7-billion-parameter
+    models). Levels that would prune fewer than none or more than all weights do not exist. All linears may
+    exchange steps: a step is the same number of weights.
     """
     if not 0 < sparsity < 1:
         raise UserError(f"sparsity: {sparsity} is not between 0 and 1")
     decoder = find_decoder(model)
     if step is None:
         linears = (module for layer in range(len(decoder)) for module in decoder.linears(layer).values())
-        step = max(1, min(cast(Tensor, module.weight).numel() for module in linears) // 32)
+        step = max(1, min(cast(Tensor, module.weight).numel() for module in linears) // steps_of_smallest)
 
     def span(size: int) -> range:
         zeros = round(sparsity * size)
         return range(-min(each_side, zeros // step), min(each_side, (size - zeros) // step) + 1)
 
     def prepare(name: str, weight: Tensor, hessian: Tensor) -> Tensor:
-        zeros = torch.tensor([round(sparsity * weight.numel()) + level * step for level in span(weight.numel())])
+        zeros = torch.tensor(
+            [round(sparsity * weight.numel()) + level * step for level in span(weight.numel())]
+        )
         return sparse_levels(weight, hessian, zeros, method)
 
     decoder, units = _build(model, ids, prepare, lambda size: span(size)[0], base=0)
@@ -209,7 +232,9 @@ def bits_database(
     group: int = 128,
     method: BitsMethod = "gptq",
 ) -> WeightDatabase:
-    """Every linear at each of `bits` (consecutive); a level is the number of bits. Linears of equal size may exchange one."""
+    """Every linear at each of `bits` (consecutive); a level is the number of bits. Linears of equal size may
+    exchange one.
+    """
     if list(bits) != list(range(bits[0], bits[-1] + 1)) or base not in bits:
         raise UserError(f"bits: {bits} must be consecutive and contain base = {base}")
 
@@ -231,7 +256,9 @@ def start_bits(database: WeightDatabase, target: float, rng: np.random.Generator
     sizes = np.array([unit.size for unit in database.units])
     profile = np.full(space.units, int(np.ceil(target)))
     if not space.contains(profile) or target < float(space.lower.min()):
-        raise UserError(f"target: {target} bits lie outside the database's {space.lower.min()}..{space.upper.max()}")
+        raise UserError(
+            f"target: {target} bits lie outside the database's {space.lower.min()}..{space.upper.max()}"
+        )
     while float(profile @ sizes) > target * float(sizes.sum()) * (1 + 1e-12):
         profile[rng.choice(np.flatnonzero(profile > space.lower))] -= 1
     return profile
@@ -265,8 +292,8 @@ def search_levels(
 ) -> Outcome:
     """EvoPress over a database at constant size, from the uniform profile unless `start` says otherwise.
 
-    Defaults are the paper's for sparsity; for bit widths it takes 150 generations of 128 offspring with survivors 16, 4, 1
-    on 2048, 16384 and 131072 tokens.
+    Defaults are the paper's for sparsity; for bit widths it takes 150 generations of 128 offspring with
+    survivors 16, 4, 1 on 2048, 16384 and 131072 tokens.
     """
     fitness = Calibration(Judge(database, top_k=top_k, tokens_at_once=tokens_at_once), ids, criterion)
     return evolve(

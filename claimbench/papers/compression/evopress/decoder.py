@@ -1,15 +1,16 @@
 """The decoder layers of a Hugging Face causal language model, found by structure rather than by model class.
 
-EvoPress (arXiv 2410.14649) acts on the attention and MLP part of every decoder layer. This file finds them in Llama-,
-Mistral-, Qwen-, GPT-2-, GPT-NeoX- and Phi-style models, and runs a model layer by layer, so that candidates which
-agree in their first layers can share that work (`fitness.py`). What it does is checked on the model at hand: a layer
-whose two parts are silenced must pass its input on unchanged, and the run by layers must reproduce the model's logits.
+EvoPress (arXiv 2410.14649) acts on the attention and MLP part of every decoder layer. This file finds them in
+Llama-, Mistral-, Qwen-, GPT-2-, GPT-NeoX- and Phi-style models, and runs a model layer by layer, so that
+candidates which agree in their first layers can share that work (`fitness.py`). What it does is checked on
+the model at hand: a layer whose two parts are silenced must pass its input on unchanged, and the run by
+layers must reproduce the model's logits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -50,21 +51,27 @@ class Decoder:
 
     def part(self, layer: int, kind: str) -> nn.Module:
         """The attention (`kind = "attention"`) or MLP module of a layer."""
-        return cast(nn.Module, getattr(self.layers[layer], self.attention if kind == "attention" else self.mlp))
+        return cast(
+            nn.Module, getattr(self.layers[layer], self.attention if kind == "attention" else self.mlp)
+        )
 
     def output_projection(self, layer: int, kind: str) -> nn.Module:
-        """The last linear of a part: with weight and bias zero, the part adds nothing. Raises UserError if not found."""
+        """The last linear of a part: with weight and bias zero, the part adds nothing. Raises UserError if
+        not found.
+        """
         part = self.part(layer, kind)
         name = _child(part, ATTENTION_OUTPUT if kind == "attention" else MLP_OUTPUT)
         if name is None:
             raise UserError(
-                f"{type(self.model).__name__}: the {kind} part ({type(part).__name__}) has no output projection of a known "
-                "name, so the pruned model cannot be written as an ordinary checkpoint; save the profile alone"
+                f"{type(self.model).__name__}: the {kind} part ({type(part).__name__}) has no output projection "
+                "of a known name, so the pruned model cannot be an ordinary checkpoint; save the profile alone"
             )
         return cast(nn.Module, getattr(part, name))
 
     def linears(self, layer: int) -> dict[str, nn.Module]:
-        """The layer's linear maps by name within the layer (nn.Linear, and GPT-2's Conv1D with its transposed weight)."""
+        """The layer's linear maps by name within the layer (nn.Linear, and GPT-2's Conv1D with its transposed
+        weight).
+        """
         return {
             name: module
             for name, module in self.layers[layer].named_modules()
@@ -73,7 +80,9 @@ class Decoder:
 
 
 def find_decoder(model: PreTrainedModel) -> Decoder:
-    """The decoder layers of `model`. Raises UserError if it has no list of layers with an attention and an MLP part."""
+    """The decoder layers of `model`. Raises UserError if it has no list of layers with an attention and an
+    MLP part.
+    """
     if not isinstance(model, PreTrainedModel):
         raise UserError(f"model: a transformers causal language model is needed, not {type(model).__name__}")
     wanted = getattr(model.config.get_text_config(), "num_hidden_layers", None)
@@ -86,17 +95,20 @@ def find_decoder(model: PreTrainedModel) -> Decoder:
             owner, _, name = prefix.rpartition(".")
             return Decoder(model, model.get_submodule(owner), name, prefix, attention, mlp)
     raise UserError(
-        f"{type(model).__name__}: no list of {wanted} decoder layers that each hold an attention ({', '.join(ATTENTION)}) "
-        f"and an MLP ({', '.join(MLP)}) module was found; EvoPress understands Llama-, GPT-2-, GPT-NeoX- and Phi-style models"
+        f"{type(model).__name__}: no list of {wanted} decoder layers that each hold an attention "
+        f"({', '.join(ATTENTION)}) and an MLP ({', '.join(MLP)}) module was found; EvoPress understands "
+        "Llama-, GPT-2-, GPT-NeoX- and Phi-style models"
     )
 
 
-class _Stop(Exception):  # noqa: N818 - control flow, not an error
+class _Stop(Exception):
     """Ends a forward pass once the first layer's input is known."""
 
 
 class _Injected(nn.Module):
-    """Stands in for all decoder layers: returns what it was given instead of computing. Attributes are the first layer's."""
+    """Stands in for all decoder layers: returns what it was given instead of computing. Attributes are the
+    first layer's.
+    """
 
     def __init__(self, hidden: Tensor, like: nn.Module) -> None:
         super().__init__()
@@ -116,8 +128,8 @@ class _Injected(nn.Module):
 class LayeredRun:
     """A model as three steps: `embed` tokens, run `layer` by layer, turn the last hidden state into `logits`.
 
-    Layers get the arguments (positions, masks) that the model itself would give them, recorded once per sequence
-    length from a batch of one; so this holds for full sequences without padding and without a cache.
+    Layers get the arguments (positions, masks) that the model itself would give them, recorded once per
+    sequence length from a batch of one; so this holds for full sequences without padding and without a cache.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -153,11 +165,8 @@ class LayeredRun:
             seen.append(args[0] if args else kwargs["hidden_states"])
             raise _Stop
 
-        with self._hooked(stop, [self.decoder.layers[0]]):
-            try:
-                self.decoder.model(input_ids=ids, use_cache=False)
-            except _Stop:
-                pass
+        with self._hooked(stop, [self.decoder.layers[0]]), suppress(_Stop):
+            self.decoder.model(input_ids=ids, use_cache=False)
         return seen[0]
 
     def layer(
@@ -170,7 +179,8 @@ class LayeredRun:
     def logits(
         self, hidden: Float[Tensor, "batch tokens width"], ids: Int[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch tokens vocabulary"]:
-        """What the model makes of the last layer's output: final norm, head, and whatever scaling the model adds.
+        """What the model makes of the last layer's output: final norm, head, and whatever scaling the model
+        adds.
 
         The model's own forward pass is run with a stand-in for its layers, so nothing of it is written twice.
         """
@@ -204,13 +214,13 @@ class LayeredRun:
 class SublayerSwitch:
     """Turns single attention and MLP sub-layers of a model off and on without touching its weights.
 
-    A dropped part costs no computation and adds nothing to the residual stream. A dropped attention still tells the
-    key-value cache how many tokens went by (with one zero per token), because models read the sequence length, and
-    with it positions and masks, from the cache.
+    A dropped part costs no computation and adds nothing to the residual stream. A dropped attention still
+    tells the key-value cache how many tokens went by (with one zero per token), because models read the
+    sequence length, and with it positions and masks, from the cache.
 
-    Profiles: levels 0 (kept) and 1 (dropped), attention of all layers first, then the MLPs. Use as a context manager,
-    or call `close`, to get the model's own methods back. Raises UserError if dropping both parts of a layer does not
-    leave its input unchanged.
+    Profiles: levels 0 (kept) and 1 (dropped), attention of all layers first, then the MLPs. Use as a context
+    manager, or call `close`, to get the model's own methods back. Raises UserError if dropping both parts of
+    a layer does not leave its input unchanged.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -221,8 +231,10 @@ class SublayerSwitch:
             for layer in range(len(self.decoder)):
                 part = self.decoder.part(layer, kind)
                 if "forward" in vars(part):
-                    raise UserError("model: its layers are switched already; close the other SublayerSwitch first")
-                part.forward = self._forward(kind, layer, part)  # type: ignore[method-assign]  # undone by close()
+                    raise UserError(
+                        "model: its layers are switched already; close the other SublayerSwitch first"
+                    )
+                part.forward = self._forward(kind, layer, part)  # undone by close()
         try:
             self._check()
         except BaseException:
@@ -277,8 +289,8 @@ class SublayerSwitch:
             self.set_layer(layer, (0, 0))
             if not torch.equal(out, hidden):
                 raise UserError(
-                    f"{type(self.decoder.model).__name__}: layer {layer} does not pass its input on when attention and MLP add "
-                    "nothing (no plain residual stream), so sub-layers cannot be dropped"
+                    f"{type(self.decoder.model).__name__}: layer {layer} does not pass its input on when "
+                    "attention and MLP add nothing (no plain residual stream), so sub-layers cannot be dropped"
                 )
 
     def set_layer(self, layer: int, levels: tuple[int, ...]) -> None:

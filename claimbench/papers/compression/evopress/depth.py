@@ -1,7 +1,7 @@
 """Depth pruning with EvoPress: which attention and MLP sub-layers of a causal language model can go.
 
-Sieberling et al. 2024 (arXiv 2410.14649), section 4.1: of n layers, k attention and k MLP sub-layers are removed, each
-found separately by the level-switch search with KL(dense || pruned) as fitness. In a few lines:
+Sieberling et al. 2024 (arXiv 2410.14649), section 4.1: of n layers, k attention and k MLP sub-layers are
+removed, each found separately by the level-switch search with KL(dense || pruned) as fitness. In a few lines:
 
     model = AutoModelForCausalLM.from_pretrained("path/or/name")
     result = prune_depth(model, calibration_tokens, remove=0.25)
@@ -62,14 +62,18 @@ class DepthProfile:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What the search found. outcome.fitness is the winner's value on the tokens it won on: judge it on fresh text."""
+    """What the search found. outcome.fitness is the winner's value on the tokens it won on: judge it on fresh
+    text.
+    """
 
     profile: DepthProfile
     outcome: Outcome
 
 
 def depth_space(layers: int, protect: tuple[int, ...] = ()) -> Space:
-    """Two groups of units, attention and MLP, each kept (0) or dropped (1). Layers in `protect` are never dropped."""
+    """Two groups of units, attention and MLP, each kept (0) or dropped (1). Layers in `protect` are never
+    dropped.
+    """
     upper = np.ones(2 * layers, dtype=np.int64)
     for layer in protect:
         upper[[layer, layers + layer]] = 0
@@ -103,7 +107,7 @@ class _Blocks:
 
 def prune_depth(
     model: PreTrainedModel,
-    calibration: Int[Tensor, "tokens"],
+    calibration: Int[Tensor, " tokens"],
     *,
     remove: float | int = 0.25,
     sequence_length: int = 512,
@@ -119,12 +123,14 @@ def prune_depth(
     tokens_at_once: int = 8192,
     seed: int = 0,
 ) -> Pruned:
-    """Search the sub-layers whose removal changes the model's predictions least. The model itself is left as it was.
+    """Search the sub-layers whose removal changes the model's predictions least. The model itself is left as
+    it was.
 
     calibration: one long vector of token ids, cut into sequences. remove: how many attention and how many MLP
-    sub-layers go, as a share of the layers (float) or a number (int). generations: default k(n-k)/1.5 as in the paper.
-    whole: only whole blocks. The other defaults are the paper's. top_k: see `fitness.Judge`.
-    Raises UserError for a model that is not understood, too little text, or a `remove` that leaves nothing to choose.
+    sub-layers go, as a share of the layers (float) or a number (int). generations: default k(n-k)/1.5 as in
+    the paper. whole: only whole blocks. The other defaults are the paper's. top_k: see `fitness.Judge`.
+    Raises UserError for a model that is not understood, too little text, or a `remove` that leaves nothing to
+    choose.
     """
     layers = len(find_decoder(model))
     count = int(remove * layers) if isinstance(remove, float) else remove
@@ -179,14 +185,18 @@ def drop(model: PreTrainedModel, profile: DepthProfile) -> SublayerSwitch:
 
 
 def _rebuilt(model: PreTrainedModel, profile: DepthProfile, *, shorten: bool) -> PreTrainedModel:
-    """A copy without the wholly dropped layers (if `shorten`), output projections of dropped parts set to zero."""
+    """A copy without the wholly dropped layers (if `shorten`), output projections of dropped parts set to
+    zero.
+    """
     decoder = find_decoder(model)
     removed = set(profile.whole) if shorten else set()
     kept = [layer for layer in range(profile.layers) if layer not in removed]
     config = copy.deepcopy(model.config)
     text = config.get_text_config()
     for name, value in vars(text).items():
-        if isinstance(value, list) and len(value) == profile.layers:  # one entry per layer: kinds of attention and the like
+        if (
+            isinstance(value, list) and len(value) == profile.layers
+        ):  # one entry per layer: kinds of attention and the like
             setattr(text, name, [value[layer] for layer in kept])
     text.num_hidden_layers = len(kept)
     new = type(model)._from_config(config, dtype=model.dtype).eval()
@@ -194,10 +204,10 @@ def _rebuilt(model: PreTrainedModel, profile: DepthProfile, *, shorten: bool) ->
     state = {}
     for name, tensor in model.state_dict().items():
         if name.startswith(decoder.prefix + "."):
-            layer, _, rest = name[len(decoder.prefix) + 1 :].partition(".")
-            if int(layer) in removed:
+            number, _, rest = name[len(decoder.prefix) + 1 :].partition(".")
+            if int(number) in removed:
                 continue
-            name = f"{decoder.prefix}.{place[int(layer)]}.{rest}"
+            name = f"{decoder.prefix}.{place[int(number)]}.{rest}"
         state[name] = tensor.detach().cpu()
     new.load_state_dict(state)
     target = find_decoder(new)
@@ -214,12 +224,15 @@ def _rebuilt(model: PreTrainedModel, profile: DepthProfile, *, shorten: bool) ->
 def export_pruned(model: PreTrainedModel, profile: DepthProfile) -> PreTrainedModel:
     """An ordinary transformers model (on the CPU) that computes what `drop` computes.
 
-    Layers of which both parts are dropped are taken out, so the model is shorter. A layer of which one part is dropped
-    keeps its shape: that part's output projection is zero, which is the same function but saves no time or memory;
-    `drop(model, profile)` after loading saves the time. Where layers cannot be renumbered without changing the function,
-    they are all kept. Raises UserError if the copy does not reproduce the dropped model's logits.
+    Layers of which both parts are dropped are taken out, so the model is shorter. A layer of which one part
+    is dropped keeps its shape: that part's output projection is zero, which is the same function but saves no
+    time or memory; `drop(model, profile)` after loading saves the time. Where layers cannot be renumbered
+    without changing the function, they are all kept. Raises UserError if the copy does not reproduce the
+    dropped model's logits.
     """
-    ids = torch.randint(0, int(model.config.get_text_config().vocab_size), (2, 16), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        0, int(model.config.get_text_config().vocab_size), (2, 16), generator=torch.Generator().manual_seed(0)
+    )
     was_training = model.training
     model.eval()
     try:
@@ -239,8 +252,8 @@ def export_pruned(model: PreTrainedModel, profile: DepthProfile) -> PreTrainedMo
     finally:
         model.train(was_training)
     raise UserError(
-        f"{type(model).__name__}: the pruned copy does not reproduce the pruned model's predictions; save the profile with "
-        "save_profile and use drop(model, profile) after loading the dense model"
+        f"{type(model).__name__}: the pruned copy does not reproduce the pruned model's predictions; save "
+        "the profile with save_profile and use drop(model, profile) after loading the dense model"
     )
 
 
@@ -266,10 +279,11 @@ def load_profile(folder: str | Path) -> DepthProfile:
 
 
 def save_pruned(model: PreTrainedModel, profile: DepthProfile, folder: str | Path) -> PreTrainedModel:
-    """Write the pruned model so that `from_pretrained` loads it without this package, with the profile beside it.
+    """Write the pruned model so that `from_pretrained` loads it without this package, with the profile beside
+    it.
 
-    Returns the model that was written (see `export_pruned` for what it is). The tokenizer is the dense model's: save it
-    into the same folder with `tokenizer.save_pretrained(folder)`.
+    Returns the model that was written (see `export_pruned` for what it is). The tokenizer is the dense
+    model's: save it into the same folder with `tokenizer.save_pretrained(folder)`.
     """
     new = export_pruned(model, profile)
     new.save_pretrained(folder)

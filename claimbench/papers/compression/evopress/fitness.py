@@ -1,10 +1,12 @@
-"""How good a compressed model is: Kullback-Leibler divergence from the dense one, or its own loss, for many candidates.
+"""How good a compressed model is: Kullback-Leibler divergence from the dense one, or its own loss, for many
+candidates.
 
-EvoPress (arXiv 2410.14649, section 3) judges a profile by KL(dense || compressed) per token in nats, over all positions
-but the last. All candidates of a stage see the same minibatch, so what they share is computed once: the dense model's
-log-probabilities, and the hidden states of every run of first layers in which candidates agree (the level-switch
-mutation changes few units, so offspring of one parent agree with it up to the first changed layer). Sharing changes
-what is computed, never what it means; tokens are counted as if nothing were shared, as in the paper.
+EvoPress (arXiv 2410.14649, section 3) judges a profile by KL(dense || compressed) per token in nats, over all
+positions but the last. All candidates of a stage see the same minibatch, so what they share is computed once:
+the dense model's log-probabilities, and the hidden states of every run of first layers in which candidates
+agree (the level-switch mutation changes few units, so offspring of one parent agree with it up to the first
+changed layer). Sharing changes what is computed, never what it means; tokens are counted as if nothing were
+shared, as in the paper.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ Criterion = Literal["kl", "loss"]
 
 
 class Compressed(Protocol):
-    """A model whose layers can be set to levels: `SublayerSwitch` (drop) or `WeightDatabase` (sparsity, bits)."""
+    """A model whose layers can be set to levels: `SublayerSwitch` (drop) or `WeightDatabase` (sparsity,
+    bits).
+    """
 
     decoder: Decoder
 
@@ -40,7 +44,7 @@ class Compressed(Protocol):
         """The dense model."""
 
 
-def sequences(tokens: Int[Tensor, "tokens"], length: int) -> Int[Tensor, "sequences length"]:
+def sequences(tokens: Int[Tensor, " tokens"], length: int) -> Int[Tensor, "sequences length"]:
     """Disjoint sequences of `length` tokens; the rest is left out. Raises UserError if there is not one."""
     count = len(tokens) // length
     if count == 0:
@@ -51,9 +55,9 @@ def sequences(tokens: Int[Tensor, "tokens"], length: int) -> Int[Tensor, "sequen
 class Judge:
     """Evaluates profiles of one compressible model on token sequences.
 
-    top_k: compare the dense model's `top_k` likeliest tokens only, both sides renormalised over them (the paper's memory
-    saver; 0: all). tokens_at_once: how many tokens, times candidates, one layer call may hold. logits_at_once: how many
-    logits may be held; both bound memory and change nothing else.
+    top_k: compare the dense model's `top_k` likeliest tokens only, both sides renormalised over them (the
+    paper's memory saver; 0: all). tokens_at_once: how many tokens, times candidates, one layer call may hold.
+    logits_at_once: how many logits may be held; both bound memory and change nothing else.
     """
 
     def __init__(
@@ -81,7 +85,9 @@ class Judge:
     def _hidden(
         self, keys: list[Int[np.ndarray, "candidates levels"]], ids: Int[Tensor, "batch tokens"]
     ) -> Float[Tensor, "candidates batch tokens width"]:
-        """The last layer's output for every candidate; candidates equal up to a layer are run through it once."""
+        """The last layer's output for every candidate; candidates equal up to a layer are run through it
+        once.
+        """
         states = self.run.embed(ids)[None]
         where = np.zeros(len(keys[0]), dtype=np.int64)
         batch, length = ids.shape
@@ -97,9 +103,9 @@ class Judge:
                 for begin in range(0, len(members), step):
                     chosen = members[begin : begin + step]
                     flat = states[torch.as_tensor(runs[chosen, 0], device=states.device)].flatten(0, 1)
-                    output[torch.as_tensor(chosen, device=states.device)] = self.run.layer(layer, flat).unflatten(
-                        0, (len(chosen), batch)
-                    )
+                    output[torch.as_tensor(chosen, device=states.device)] = self.run.layer(
+                        layer, flat
+                    ).unflatten(0, (len(chosen), batch))
             states, where = output, where_next.reshape(-1)
             del first
         return states[torch.as_tensor(where, device=states.device)]
@@ -114,7 +120,10 @@ class Judge:
                 for number, profile in enumerate(profiles):
                     for layer, units in enumerate(places):
                         self.compressed.set_layer(layer, tuple(int(level) for level in profile[units]))
-                    yield slice(number, number + 1), self.decoder.model(input_ids=ids, use_cache=False).logits[None]
+                    yield (
+                        slice(number, number + 1),
+                        self.decoder.model(input_ids=ids, use_cache=False).logits[None],
+                    )
                 return
             hidden = self._hidden([profiles[:, units] for units in places], ids)
             step = max(1, self.logits_at_once // (ids.numel() * self.vocabulary))
@@ -126,7 +135,9 @@ class Judge:
             self.compressed.reset()
 
     @torch.no_grad()
-    def _dense_logits(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens_less_1 vocabulary"]:
+    def _dense_logits(
+        self, ids: Int[Tensor, "batch tokens"]
+    ) -> Float[Tensor, "batch tokens_less_1 vocabulary"]:
         self.compressed.reset()
         if not self.shares:
             return cast(Tensor, self.decoder.model(input_ids=ids, use_cache=False).logits)[:, :-1].float()
@@ -146,7 +157,9 @@ class Judge:
         return best.log_softmax(-1), kept
 
     def _at_once(self, ids: Int[Tensor, "sequences tokens"]) -> int:
-        """How many sequences go through the model together. Raises UserError for sequences that predict nothing."""
+        """How many sequences go through the model together. Raises UserError for sequences that predict
+        nothing.
+        """
         length = ids.shape[1]
         if length < 2:
             raise UserError("sequences must hold at least 2 tokens")
@@ -157,7 +170,9 @@ class Judge:
         total = 0.0
         for part in ids.to(self.decoder.model.device).split(self._at_once(ids)):
             logits = self._dense_logits(part)
-            total += float(functional.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="sum"))
+            total += float(
+                functional.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="sum")
+            )
         return float(np.exp(total / (len(ids) * (ids.shape[1] - 1))))
 
     @torch.no_grad()
@@ -167,9 +182,11 @@ class Judge:
         ids: Int[Tensor, "sequences tokens"],
         criteria: Sequence[Criterion] = ("kl", "loss"),
     ) -> dict[Criterion, Float[np.ndarray, "candidates sequences"]]:
-        """Mean per token of each sequence: KL(dense || candidate) in nats ("kl"), the candidate's cross-entropy ("loss").
+        """Mean per token of each sequence: KL(dense || candidate) in nats ("kl"), the candidate's
+        cross-entropy ("loss").
 
-        exp of the mean loss over sequences is the perplexity. Raises UserError if a profile has the wrong length.
+        exp of the mean loss over sequences is the perplexity. Raises UserError if a profile has the wrong
+        length.
         """
         profiles = np.atleast_2d(profiles)
         if profiles.shape[1] != self.units:
@@ -190,7 +207,7 @@ class Judge:
                 if dense is not None:
                     if kept is not None:
                         logits = logits.gather(-1, kept[None].expand(len(logits), -1, -1, -1))
-                    # exactly zero where the logits are the dense ones, since then both log-probabilities are equal
+                    # exactly zero where the logits are the dense ones: both log-probabilities are equal then
                     divergence = (dense.exp() * (dense - logits.log_softmax(-1))).sum(-1)
                     values["kl"][rows, columns] = divergence.mean(-1).double().cpu().numpy()
         return values
@@ -204,7 +221,7 @@ class Judge:
         """One criterion of `evaluate`."""
         return self.evaluate(profiles, ids, (criterion,))[criterion]
 
-    def perplexity(self, profile: Int[np.ndarray, "units"], ids: Int[Tensor, "sequences tokens"]) -> float:
+    def perplexity(self, profile: Int[np.ndarray, " units"], ids: Int[Tensor, "sequences tokens"]) -> float:
         """exp of the mean cross-entropy per token."""
         return float(np.exp(self(profile, ids, "loss").mean()))
 
@@ -212,10 +229,13 @@ class Judge:
 class Calibration:
     """The search's fitness: minibatches of calibration sequences, judged by KL or loss (`search.Fitness`).
 
-    ids: calibration sequences. A draw takes whole sequences without replacement, at least one and at most all.
+    ids: calibration sequences. A draw takes whole sequences without replacement, at least one and at most
+    all.
     """
 
-    def __init__(self, judge: Judge, ids: Int[Tensor, "sequences tokens"], criterion: Criterion = "kl") -> None:
+    def __init__(
+        self, judge: Judge, ids: Int[Tensor, "sequences tokens"], criterion: Criterion = "kl"
+    ) -> None:
         self.judge, self.ids, self.criterion = judge, ids, criterion
         self.tokens = 0  # forward tokens actually asked for: candidates times tokens
 
@@ -223,6 +243,8 @@ class Calibration:
         count = int(np.clip(round(tokens / self.ids.shape[1]), 1, len(self.ids)))
         return self.ids[torch.as_tensor(rng.choice(len(self.ids), size=count, replace=False))]
 
-    def __call__(self, profiles: Int[np.ndarray, "candidates units"], minibatch: Any) -> Float[np.ndarray, "candidates"]:
+    def __call__(
+        self, profiles: Int[np.ndarray, "candidates units"], minibatch: Any
+    ) -> Float[np.ndarray, " candidates"]:
         self.tokens += len(profiles) * minibatch.numel()
         return self.judge(profiles, minibatch, self.criterion).mean(axis=1)

@@ -1,10 +1,12 @@
-"""One linear map at many compression levels: SparseGPT, Wanda and magnitude sparsity, GPTQ and rounding to b bits.
+"""One linear map at many compression levels: SparseGPT, Wanda and magnitude sparsity, GPTQ and rounding to b
+bits.
 
-EvoPress (arXiv 2410.14649) searches over prepared layers. The preparation is others' work: SparseGPT (Frantar &
-Alistarh 2023, arXiv 2301.00774) and GPTQ (Frantar et al. 2022, arXiv 2210.17323) go through the columns of W and let
-the later columns take up each column's error, `W[:, j:] -= (w_j - q_j) / U_jj * U[j, j:]`, with U the upper Cholesky
-factor of the inverse of H = X^T X + damping. Wanda (Sun et al. 2023, arXiv 2306.11695) only masks by |W| * ||X||.
-All levels of a linear share H, so they go through the columns together, as one batch.
+EvoPress (arXiv 2410.14649) searches over prepared layers. The preparation is others' work: SparseGPT (Frantar
+& Alistarh 2023, arXiv 2301.00774) and GPTQ (Frantar et al. 2022, arXiv 2210.17323) go through the columns of
+W and let the later columns take up each column's error, `W[:, j:] -= (w_j - q_j) / U_jj * U[j, j:]`, with U
+the upper Cholesky factor of the inverse of H = X^T X + damping. Wanda (Sun et al. 2023, arXiv 2306.11695)
+only masks by |W| * ||X||. All levels of a linear share H, so they go through the columns together, as one
+batch.
 """
 
 from __future__ import annotations
@@ -22,8 +24,12 @@ BitsMethod = Literal["gptq", "rtn"]
 _MASK_COLUMNS = 128  # SparseGPT chooses its mask in blocks of this many columns
 
 
-def inverse_factor(hessian: Float[Tensor, "inputs inputs"], damping: float = 0.01) -> Float[Tensor, "inputs inputs"]:
-    """Upper Cholesky factor U of inv(H + damping * mean(diag H) * I) = U^T U. Inputs that are always 0 get a 1."""
+def inverse_factor(
+    hessian: Float[Tensor, "inputs inputs"], damping: float = 0.01
+) -> Float[Tensor, "inputs inputs"]:
+    """Upper Cholesky factor U of inv(H + damping * mean(diag H) * I) = U^T U. Inputs that are always 0 get a
+    1.
+    """
     h = hessian.double().clone()
     dead = h.diagonal() == 0
     h.diagonal()[dead] = 1.0
@@ -32,7 +38,9 @@ def inverse_factor(hessian: Float[Tensor, "inputs inputs"], damping: float = 0.0
     return torch.linalg.cholesky(inverse, upper=True).to(hessian.dtype)
 
 
-def _smallest(scores: Float[Tensor, "levels outputs inputs"], counts: Int[Tensor, "levels"]) -> Bool[Tensor, "..."]:
+def _smallest(
+    scores: Float[Tensor, "levels outputs inputs"], counts: Int[Tensor, " levels"]
+) -> Bool[Tensor, " ..."]:
     """Per level, exactly `counts` entries with the smallest scores."""
     order = scores.flatten(1).argsort(dim=1, stable=True)
     first = torch.arange(order.shape[1], device=scores.device) < counts[:, None]
@@ -42,19 +50,21 @@ def _smallest(scores: Float[Tensor, "levels outputs inputs"], counts: Int[Tensor
 def sparse_levels(
     weight: Float[Tensor, "outputs inputs"],
     hessian: Float[Tensor, "inputs inputs"],
-    zeros: Int[Tensor, "levels"],
+    zeros: Int[Tensor, " levels"],
     method: SparsityMethod = "sparsegpt",
     damping: float = 0.01,
 ) -> Float[Tensor, "levels outputs inputs"]:
     """W with exactly `zeros[i]` weights pruned at level i.
 
     sparsegpt: mask by w^2 / U_jj^2, chosen block by block of 128 columns (each block's share of the zeros is
-    proportional to its columns), later columns compensated. wanda: the smallest |w| * ||x|| of each row, evenly over
-    rows. magnitude: the smallest |w| of the whole matrix.
+    proportional to its columns), later columns compensated. wanda: the smallest |w| * ||x|| of each row,
+    evenly over rows. magnitude: the smallest |w| of the whole matrix.
     """
     outputs, inputs = weight.shape
     if int(zeros.min()) < 0 or int(zeros.max()) > weight.numel():
-        raise UserError(f"zeros: {zeros.tolist()} must lie between 0 and the linear's {weight.numel()} weights")
+        raise UserError(
+            f"zeros: {zeros.tolist()} must lie between 0 and the linear's {weight.numel()} weights"
+        )
     zeros = zeros.to(weight.device)
     levels = weight.repeat(len(zeros), 1, 1)
     if method == "magnitude":
@@ -88,16 +98,17 @@ def sparse_levels(
 def bit_levels(
     weight: Float[Tensor, "outputs inputs"],
     hessian: Float[Tensor, "inputs inputs"],
-    bits: Int[Tensor, "levels"],
+    bits: Int[Tensor, " levels"],
     method: BitsMethod = "gptq",
     group: int = 128,
     damping: float = 0.01,
 ) -> Float[Tensor, "levels outputs inputs"]:
     """W rounded to `bits[i]` bits at level i, an asymmetric grid for every `group` inputs of a row.
 
-    Grid of a group: 2^b evenly spaced values from min(w, 0) to max(w, 0), with 0 among them (a whole zero point).
-    gptq: the grid of a group is fixed when its first column is reached, later columns compensated. rtn: to nearest.
-    Scale and zero point cost memory on top of the bits: 32 / group bits a weight with 16-bit numbers.
+    Grid of a group: 2^b evenly spaced values from min(w, 0) to max(w, 0), with 0 among them (a whole zero
+    point). gptq: the grid of a group is fixed when its first column is reached, later columns compensated.
+    rtn: to nearest. Scale and zero point cost memory on top of the bits: 32 / group bits a weight with 16-bit
+    numbers.
     """
     if method not in ("gptq", "rtn"):
         raise UserError(f'method: "{method}" is not known; use gptq or rtn')
@@ -134,7 +145,7 @@ def output_errors(
     weight: Float[Tensor, "outputs inputs"],
     levels: Float[Tensor, "levels outputs inputs"],
     hessian: Float[Tensor, "inputs inputs"],
-) -> Float[Tensor, "levels"]:
+) -> Float[Tensor, " levels"]:
     """Normalised squared error of the linear's output, |(W' - W) X|^2 / |W X|^2, from H = X^T X alone."""
     change = (levels - weight).double()
     h = hessian.double()
@@ -145,6 +156,6 @@ def output_errors(
 def outlier_share(
     weight: Float[Tensor, "outputs inputs"], hessian: Float[Tensor, "inputs inputs"], threshold: float = 5.0
 ) -> tuple[int, int]:
-    """OWL's outliers: how many entries of |W| * ||X|| exceed `threshold` times their mean, and of how many."""
+    """OWL's outliers: how many entries of |W| * ||X|| exceed `threshold` times their mean, of how many."""
     scores = weight.abs() * hessian.diagonal().sqrt()
     return int((scores > threshold * scores.mean()).sum()), scores.numel()

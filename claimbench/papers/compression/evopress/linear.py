@@ -1,9 +1,11 @@
-"""Linear budgeted problems with a known optimum: where EvoPress's convergence theorem and its tournament are tested.
+"""Linear budgeted problems with a known optimum: where EvoPress's convergence theorem and its tournament are
+tested.
 
-f(v) = w . v over 0/1 vectors with k ones among n, distinct random weights w: the optimum takes the k smallest. The paper
-(arXiv 2410.14649, section 3) bounds the generations of the (1+lambda) algorithm with single swaps by O(k (n-k) / lambda)
-for lambda = O(n / log n). Many independent runs go side by side as one array. `NoisyLinear` is the same problem seen through
-minibatches: a value on t tokens has a standard error of sigma / sqrt(t).
+f(v) = w . v over 0/1 vectors with k ones among n, distinct random weights w: the optimum takes the k
+smallest. The paper (arXiv 2410.14649, section 3) bounds the generations of the (1+lambda) algorithm with
+single swaps by O(k (n-k) / lambda) for lambda = O(n / log n). Many independent runs go side by side as one
+array. `NoisyLinear` is the same problem seen through minibatches: a value on t tokens has a standard error of
+sigma / sqrt(t).
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ def selection_space(n: int) -> Space:
 
 def generations_to_optimum(
     n: int, k: int, offspring: int, runs: int, *, mutate: Mutation | None = None, seed: int = 0
-) -> Int[np.ndarray, "runs"]:
+) -> Int[np.ndarray, " runs"]:
     """How many generations each of `runs` independent (1+offspring) searches takes to the sorted optimum.
 
-    Every run has its own weights and its own random start. mutate: default the level switch. An offspring as good as
-    its parent replaces it, as in `search.tournament`.
+    Every run has its own weights and its own random start. mutate: default the level switch. An offspring as
+    good as its parent replaces it, as in `search.tournament`.
     """
     rng = np.random.default_rng(seed)
     space = selection_space(n)
@@ -57,8 +59,9 @@ def generations_to_optimum(
     return taken
 
 
-def random_search_evaluations(n: int, k: int, runs: int, *, seed: int = 0) -> Float[np.ndarray, "runs"]:
-    """Evaluations until uniform random search first draws the optimum, drawn from their law instead of one by one.
+def random_search_evaluations(n: int, k: int, runs: int, *, seed: int = 0) -> Float[np.ndarray, " runs"]:
+    """Evaluations until uniform random search first draws the optimum, drawn from their law instead of one by
+    one.
 
     Each draw is the optimum with probability 1 / C(n, k), independently, so the number of draws is geometric.
     """
@@ -70,11 +73,11 @@ def random_search_evaluations(n: int, k: int, runs: int, *, seed: int = 0) -> Fl
 class NoisyLinear:
     """A linear fitness seen through minibatches (`search.Fitness`): the noise's variance is sigma^2 / tokens.
 
-    The noise is drawn for each candidate on its own. Candidates on one minibatch of text share some of their noise, which
-    makes ranking them easier than here.
+    The noise is drawn for each candidate on its own. Candidates on one minibatch of text share some of their
+    noise, which makes ranking them easier than here.
     """
 
-    weights: Float[np.ndarray, "units"]
+    weights: Float[np.ndarray, " units"]
     sigma: float
 
     def draw(self, tokens: int, rng: np.random.Generator) -> tuple[int, np.random.Generator]:
@@ -82,9 +85,9 @@ class NoisyLinear:
 
     def __call__(
         self, profiles: Profiles, minibatch: tuple[int, np.random.Generator]
-    ) -> Float[np.ndarray, "candidates"]:
+    ) -> Float[np.ndarray, " candidates"]:
         tokens, noise = minibatch
         return self.true(profiles) + self.sigma / math.sqrt(tokens) * noise.standard_normal(len(profiles))
 
-    def true(self, profiles: Int[np.ndarray, "... units"]) -> Float[np.ndarray, "..."]:
+    def true(self, profiles: Int[np.ndarray, "... units"]) -> Float[np.ndarray, " ..."]:
         return np.asarray(profiles @ self.weights)

@@ -1,10 +1,11 @@
 """One-shot scores of layer importance: the baselines that EvoPress's depth pruning is compared with.
 
-Each drops whole blocks. Cosine similarity of a block's input and output: ShortGPT (Men et al. 2024, arXiv 2403.03853).
-The same over a window of k consecutive blocks: Gromov et al. 2024 (arXiv 2403.17887). Perplexity with one block
-missing: Shortened LLaMA (Kim et al. 2024, arXiv 2402.02834). Relative norm of what a block adds: Samragh et al. 2023
-(arXiv 2312.09299). L2 distance: the plain version of it. `single_drops` scores every sub-layer by the loss or KL
-with it alone missing: the additive model of a profile's error, on the same search space as EvoPress.
+Each drops whole blocks. Cosine similarity of a block's input and output: ShortGPT (Men et al. 2024, arXiv
+2403.03853). The same over a window of k consecutive blocks: Gromov et al. 2024 (arXiv 2403.17887). Perplexity
+with one block missing: Shortened LLaMA (Kim et al. 2024, arXiv 2402.02834). Relative norm of what a block
+adds: Samragh et al. 2023 (arXiv 2312.09299). L2 distance: the plain version of it. `single_drops` scores
+every sub-layer by the loss or KL with it alone missing: the additive model of a profile's error, on the same
+search space as EvoPress.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ Score = Literal["cosine", "window-cosine", "relative-norm", "l2", "perplexity"]
 @torch.no_grad()
 def block_changes(
     judge: Judge, ids: Int[Tensor, "sequences tokens"], window: int = 1
-) -> dict[str, Float[np.ndarray, "starts"]]:
+) -> dict[str, Float[np.ndarray, " starts"]]:
     """How much `window` consecutive blocks change the residual stream, from each start, averaged over tokens.
 
-    With x before and y after: cosine(x, y), |y - x| / |y|, |y - x|. Both x and y are taken before the final norm.
+    With x before and y after: cosine(x, y), |y - x| / |y|, |y - x|. Both x and y are taken before the final
+    norm.
     """
     judge.compressed.reset()
     run, count = judge.run, len(judge.decoder)
@@ -60,7 +62,7 @@ def block_changes(
 def score_profile(
     judge: Judge, ids: Int[Tensor, "sequences tokens"], score: Score, remove: int
 ) -> tuple[DepthProfile, int]:
-    """The `remove` blocks that a score calls least important, and the forward tokens that finding them took."""
+    """The `remove` blocks that a score calls least important, and the forward tokens that this took."""
     count = len(judge.decoder)
     if not 0 < remove < count:
         raise UserError(f"remove: {remove} of {count} blocks; it must be at least 1 and leave some")
@@ -80,8 +82,8 @@ def score_profile(
 
 def single_drops(
     judge: Judge, ids: Int[Tensor, "sequences tokens"], criterion: Criterion = "kl"
-) -> Float[np.ndarray, "units"]:
-    """KL (or the rise of the loss) with one sub-layer missing, attention of all layers first, then the MLPs."""
+) -> Float[np.ndarray, " units"]:
+    """KL (or the rise of the loss) with one sub-layer missing: attention of all layers, then the MLPs."""
     units = judge.units
     profiles = np.concatenate([np.zeros((1, units), dtype=np.int64), np.eye(units, dtype=np.int64)])
     values = judge(profiles, ids, criterion).mean(axis=1)

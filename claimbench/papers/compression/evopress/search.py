@@ -1,10 +1,12 @@
-"""EvoPress's search: a (1+lambda) evolutionary algorithm over level profiles whose mutation keeps the budget exact.
+"""EvoPress's search: a (1+lambda) evolutionary algorithm over level profiles whose mutation keeps the budget
+exact.
 
-Sieberling, Kuznedelev, Kurtic, Alistarh 2024, "EvoPress" (arXiv 2410.14649), Algorithm 1. A profile `v` gives every
-unit one level. Mutation is the *level switch*: one unit goes a step down, another of the same group a step up, so the
-budget (the sum of levels in every group) never changes. Selection is a tournament in stages: all offspring see few
-tokens, the best of them more, and the parent joins the last stage. Nothing here knows what a level means: the same
-code drops sub-layers, moves sparsity between linears and moves bits between linears.
+Sieberling, Kuznedelev, Kurtic, Alistarh 2024, "EvoPress" (arXiv 2410.14649), Algorithm 1. A profile `v` gives
+every unit one level. Mutation is the *level switch*: one unit goes a step down, another of the same group a
+step up, so the budget (the sum of levels in every group) never changes. Selection is a tournament in stages:
+all offspring see few tokens, the best of them more, and the parent joins the last stage. Nothing here knows
+what a level means: the same code drops sub-layers, moves sparsity between linears and moves bits between
+linears.
 """
 
 from __future__ import annotations
@@ -19,21 +21,21 @@ from jaxtyping import Bool, Float, Int
 
 from claimbench.errors import UserError
 
-Profile = Int[np.ndarray, "units"]
+Profile = Int[np.ndarray, " units"]
 Profiles = Int[np.ndarray, "candidates units"]
 Mutation = Callable[[Int[np.ndarray, "rows units"], np.random.Generator], Int[np.ndarray, "rows units"]]
 
 MOST_SWAPS = 3  # a mutation makes min(U{1..3}, U{1..3}) swaps
-_REDRAWS = 64  # how often a duplicate offspring is drawn again before it is accepted that no distinct one is left
+_REDRAWS = 64  # how often a repeated offspring is drawn again before none is taken to be left
 
 
 class Fitness(Protocol):
-    """What is minimised. A minibatch is drawn once a stage and all candidates of that stage are judged on it."""
+    """What is minimised. A minibatch is drawn once a stage; all candidates of that stage are judged on it."""
 
     def draw(self, tokens: int, rng: np.random.Generator) -> Any:
         """A fresh minibatch of `tokens` calibration tokens."""
 
-    def __call__(self, profiles: Profiles, minibatch: Any) -> Float[np.ndarray, "candidates"]:
+    def __call__(self, profiles: Profiles, minibatch: Any) -> Float[np.ndarray, " candidates"]:
         """One value per candidate, lower is better, all on the same minibatch."""
 
 
@@ -41,12 +43,12 @@ class Fitness(Protocol):
 class Exact:
     """A fitness without noise: a function of profiles alone, minibatches play no part."""
 
-    function: Callable[[Profiles], Float[np.ndarray, "candidates"]]
+    function: Callable[[Profiles], Float[np.ndarray, " candidates"]]
 
     def draw(self, tokens: int, rng: np.random.Generator) -> None:
         return None
 
-    def __call__(self, profiles: Profiles, minibatch: None) -> Float[np.ndarray, "candidates"]:
+    def __call__(self, profiles: Profiles, minibatch: None) -> Float[np.ndarray, " candidates"]:
         return self.function(profiles)
 
 
@@ -55,8 +57,8 @@ class Space:
     """The levels that each unit may take, and which units may exchange a step.
 
     lower, upper: smallest and largest level of each unit. group: units of equal number may exchange a step.
-    cost: what one step of a unit is worth (parameters, bits); it must be the same within a group, because a switch
-    moves one step down and one step up and must leave the size as it was.
+    cost: what one step of a unit is worth (parameters, bits); it must be the same within a group, because a
+    switch moves one step down and one step up and must leave the size as it was.
     """
 
     lower: Profile
@@ -67,15 +69,17 @@ class Space:
     def __post_init__(self) -> None:
         shapes = {np.shape(a) for a in (self.lower, self.upper, self.group)}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-            raise UserError(f"Space: lower, upper and group must be vectors of one length; their shapes are {shapes}")
+            raise UserError(
+                f"Space: lower, upper and group must be vectors of one length; their shapes are {shapes}"
+            )
         if np.any(self.lower > self.upper):
             raise UserError("Space: a unit's lower level exceeds its upper level; swap them")
         if self.cost is not None:
             for group in np.unique(self.group):
                 if len(np.unique(self.cost[self.group == group])) != 1:
                     raise UserError(
-                        f"Space: units of group {group} have different costs a step, so a switch would change the size; "
-                        "give them different groups"
+                        f"Space: units of group {group} have different costs a step, so a switch would "
+                        "change the size; give them different groups"
                     )
 
     @property
@@ -88,23 +92,25 @@ class Space:
         return (self.group[:, None] == np.unique(self.group)[None, :]).astype(np.float64)
 
     @cached_property
-    def group_index(self) -> Int[np.ndarray, "units"]:
+    def group_index(self) -> Int[np.ndarray, " units"]:
         return np.searchsorted(np.unique(self.group), self.group)
 
-    def sizes(self, profiles: Int[np.ndarray, "... units"]) -> Float[np.ndarray, "..."]:
+    def sizes(self, profiles: Int[np.ndarray, "... units"]) -> Float[np.ndarray, " ..."]:
         """Total cost of each profile."""
         return profiles @ (np.ones(self.units) if self.cost is None else self.cost.astype(np.float64))
 
-    def contains(self, profiles: Int[np.ndarray, "... units"]) -> Bool[np.ndarray, "..."]:
+    def contains(self, profiles: Int[np.ndarray, "... units"]) -> Bool[np.ndarray, " ..."]:
         return np.all((profiles >= self.lower) & (profiles <= self.upper), axis=-1)
 
 
-def swap_counts(rows: int, rng: np.random.Generator) -> Int[np.ndarray, "rows"]:
-    """How many swaps each mutation makes: min(U{1..3}, U{1..3}), that is 1, 2, 3 with probability 5/9, 3/9, 1/9."""
+def swap_counts(rows: int, rng: np.random.Generator) -> Int[np.ndarray, " rows"]:
+    """How many swaps each mutation makes: min(U{1..3}, U{1..3}), that is 1, 2, 3 with probability 5/9, 3/9,
+    1/9.
+    """
     return rng.integers(1, MOST_SWAPS + 1, size=(2, rows)).min(axis=0)
 
 
-def _pick(allowed: Bool[np.ndarray, "rows units"], rng: np.random.Generator) -> Int[np.ndarray, "rows"]:
+def _pick(allowed: Bool[np.ndarray, "rows units"], rng: np.random.Generator) -> Int[np.ndarray, " rows"]:
     """One allowed unit per row, uniformly."""
     return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)
 
@@ -117,7 +123,9 @@ def _switch_once(space: Space, levels: Int[np.ndarray, "rows units"], rng: np.ra
     falling = (levels > space.lower) & (partners > 0)
     down = _pick(falling, rng)
     if not falling[rows, down].all():
-        raise UserError("Space: no level can be switched (every unit stands at its bound); widen the levels or free units")
+        raise UserError(
+            "Space: no level can be switched (every unit stands at its bound); widen the levels or free units"
+        )
     rising &= space.group_index[None, :] == space.group_index[down][:, None]
     rising[rows, down] = False
     up = _pick(rising, rng)
@@ -130,8 +138,8 @@ def level_switch(
 ) -> Int[np.ndarray, "rows units"]:
     """The paper's mutation, for many parents at once: `swap_counts` swaps each, every one within a group.
 
-    The unit that goes down is uniform over those that can; its partner is uniform over those of its group that can go
-    up. With as many removed attention as MLP sub-layers this is a fair coin for the type.
+    The unit that goes down is uniform over those that can; its partner is uniform over those of its group
+    that can go up. With as many removed attention as MLP sub-layers this is a fair coin for the type.
     """
     children = parents.copy()
     swaps = swap_counts(len(parents), rng)
@@ -147,11 +155,13 @@ def level_switch(
 def ungrouped_switch(
     space: Space, parents: Int[np.ndarray, "rows units"], rng: np.random.Generator, *, budget: float
 ) -> Int[np.ndarray, "rows units"]:
-    """Mutation between units of different size (bit widths without grouping): raise, then lower until `budget` holds.
+    """Mutation between units of different size (bit widths without grouping): raise, then lower until
+    `budget` holds.
 
-    `swap_counts` random units rise a step, then random units fall a step until the size is at most `budget`. A child
-    with more than 10 changes, or whose rises are worth under 0.8 of its falls, is drawn again. The size may end a
-    little below the budget, never above. Levels must cost something positive (bits, not sparsity).
+    `swap_counts` random units rise a step, then random units fall a step until the size is at most `budget`.
+    A child with more than 10 changes, or whose rises are worth under 0.8 of its falls, is drawn again. The
+    size may end a little below the budget, never above. Levels must cost something positive (bits, not
+    sparsity).
     """
     if space.cost is None:
         raise UserError("ungrouped_switch: the space needs cost = what a step of each unit is worth")
@@ -170,7 +180,9 @@ def ungrouped_switch(
                 changes += 1
             if changes <= 10 and added >= 0.8 * removed:
                 return child
-        raise UserError("ungrouped_switch: no mutation within 10 changes keeps the budget; group units by size instead")
+        raise UserError(
+            "ungrouped_switch: no mutation within 10 changes keeps the budget; group units by size instead"
+        )
 
     costs = space.cost
     return np.stack([one(parent) for parent in parents])
@@ -183,7 +195,8 @@ def _hashes(profiles: Int[np.ndarray, "... units"]) -> np.ndarray:
     """A 64-bit fingerprint per profile. A collision costs one needless redraw and nothing else."""
     units = profiles.shape[-1]
     if units not in _hash_weights:
-        _hash_weights[units] = np.random.default_rng(units).integers(1, 2**63, size=units, dtype=np.uint64) | np.uint64(1)
+        random_bits = np.random.default_rng(units).integers(1, 2**63, size=(units,), dtype=np.uint64)
+        _hash_weights[units] = np.asarray(random_bits)
     return profiles.astype(np.uint64) @ _hash_weights[units]
 
 
@@ -218,7 +231,9 @@ def breed(
 
 @dataclass(frozen=True)
 class Stage:
-    """One round of the tournament: all remaining candidates see the same `tokens` tokens, `survivors` of them stay."""
+    """One round of the tournament: all remaining candidates see the same `tokens` tokens, `survivors` of them
+    stay.
+    """
 
     tokens: int
     survivors: int
@@ -226,7 +241,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Generation:
-    """The parent after a generation, its value in the last stage (optimistic: it won there), and the tokens so far."""
+    """The parent after a generation, its value in the last stage (optimistic: it won there), and the tokens
+    so far.
+    """
 
     levels: Profile
     fitness: float
@@ -235,9 +252,11 @@ class Generation:
 
 @dataclass
 class Outcome:
-    """levels: the last parent. fitness: its value in the last stage it won: biased low, judge it on fresh text.
+    """levels: the last parent. fitness: its value in the last stage it won: biased low, judge it on fresh
+    text.
 
-    tokens: forward tokens spent, candidates times minibatch. history: one entry a generation, after the start's.
+    tokens: forward tokens spent, candidates times minibatch. history: one entry a generation, after the
+    start's.
     """
 
     levels: Profile
@@ -247,12 +266,16 @@ class Outcome:
 
 
 def tournament(
-    candidates: Profiles, parent: Profile | None, fitness: Fitness, stages: Sequence[Stage], rng: np.random.Generator
-) -> tuple[Profiles, Float[np.ndarray, "survivors"], int]:
+    candidates: Profiles,
+    parent: Profile | None,
+    fitness: Fitness,
+    stages: Sequence[Stage],
+    rng: np.random.Generator,
+) -> tuple[Profiles, Float[np.ndarray, " survivors"], int]:
     """Survivors of all stages, best first, their values in the last stage, and the tokens that it took.
 
-    Every stage draws one fresh minibatch for all its candidates. `parent` joins before the last stage (elitism); an
-    offspring as good as the parent replaces it, so that the search can cross plateaus.
+    Every stage draws one fresh minibatch for all its candidates. `parent` joins before the last stage
+    (elitism); an offspring as good as the parent replaces it, so that the search can cross plateaus.
     """
     spent = 0
     values = np.zeros(0)
@@ -288,8 +311,8 @@ def evolve(
 ) -> Outcome:
     """Algorithm 1: `generations` rounds of `offspring` mutants of the parent and a tournament among them.
 
-    start: a profile, or several of which the fittest on `start_tokens` tokens is taken. mutate: default the level
-    switch in `space`. until: ends the search early when it returns True for a generation's parent.
+    start: a profile, or several of which the fittest on `start_tokens` tokens is taken. mutate: default the
+    level switch in `space`. until: ends the search early when it returns True for a generation's parent.
     Raises UserError for a start outside the space, or stages that do not end with one survivor.
     """
     rng = np.random.default_rng(seed)
