@@ -107,7 +107,7 @@ def test_resolving_imports_neither_torch_nor_transformers(own_cache: Path, saved
         "assert downloads(refs) > 100e6\n"
         "assert not {'torch', 'transformers', 'scipy'} & set(sys.modules), 'heavy'\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
 
 
 @pytest.mark.network
