@@ -25,7 +25,7 @@ def table(results: Path) -> str:
         if "#" not in found["claim"] and not found["own"] and found["verdict"] is not None:
             latest[(found["paper"], found["claim"], found["scale"], found["machine"]["id"])] = found
     rows = [
-        "| claim | scale | verdict | the first rule's last cell | seeds | machine |",
+        "| claim | scale | verdict | what decided | seeds | machine |",
         "|---|---|---|---|---|---|",
     ]
     for (paper, claim, scale, _), found in sorted(latest.items()):

@@ -374,10 +374,12 @@ def _table_line(cells: Sequence[str]) -> str:
 
 
 def headline(verdict: Verdict | None) -> str:
-    """The first bounded rule's most telling cell: the last one of the sweep."""
+    """What decided: of the first rule with the verdict's state its last cell, or its first that does not hold."""
     if verdict is None:
         return "-"
     for rule in verdict.rules:
-        if rule.state != "reported" and not rule.given and rule.cells:
-            return f"{rule.text}: {cell_line(rule.cells[-1])}"
+        if rule.state == verdict.state and not rule.given and rule.cells:
+            missing = [cell for cell in rule.cells if cell.state != "holds"]
+            cell = missing[0] if missing and verdict.state != "holds" else rule.cells[-1]
+            return f"{rule.text}: {cell_line(cell)}"
     return verdict.reason
