@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from claimbench.rules.verdict import Cell, Judged, RuleVerdict, Verdict
 
 COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
-CELLS_SHOWN = 12
+CELLS_SHOWN = 12  # of a rule in a report; a run's end shows fewer
+CELLS_BRIEF = {"reported": 2}
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,9 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
         if outcome.skipped:
             continue
         console.print()
-        _print_verdict(console, outcome.name, outcome.verdict, f"{outcome.scale}, {outcome.ran} trials run")
+        _print_verdict(
+            console, outcome.name, outcome.verdict, f"{outcome.scale}, {outcome.ran} trials run", brief=True
+        )
         if outcome.verdict is None and outcome.failed:
             console.print(f"           {outcome.failed} trials failed", markup=False)
     states = [o.verdict.state for o in outcomes if o.verdict is not None]
@@ -184,7 +187,9 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
         console.print(f"\n{len(states)} claims judged: {counted}. Details: claimbench report", markup=False)
 
 
-def _print_verdict(console: Console, name: str, verdict: Verdict | None, setting: str) -> None:
+def _print_verdict(
+    console: Console, name: str, verdict: Verdict | None, setting: str, *, brief: bool = False
+) -> None:
     from rich.text import Text
 
     state = verdict.state if verdict else "no verdict"
@@ -197,22 +202,23 @@ def _print_verdict(console: Console, name: str, verdict: Verdict | None, setting
         return
     console.print(f"           {verdict.reason}", markup=False)
     for rule in verdict.rules:
-        _print_rule(console, rule)
+        _print_rule(console, rule, CELLS_BRIEF.get(rule.state, 6) if brief else CELLS_SHOWN)
     for note in verdict.notes:
         console.print(f"           note: {note}", style="dim", markup=False)
 
 
-def _print_rule(console: Console, rule: RuleVerdict) -> None:
+def _print_rule(console: Console, rule: RuleVerdict, most: int) -> None:
     if rule.state == "reported" and all(cell.state == "unjudged" for cell in rule.cells):
         return  # its arms are not part of this scale
     style = COLOURS.get(rule.state, "dim")
     given = "given " if rule.given else ""
     console.print(f"    {rule.state:<10} {given}{rule.text}", style=style, markup=False)
-    for cell in rule.cells[:CELLS_SHOWN]:
+    shown = rule.cells[-most:] if rule.state == "holds" else rule.cells[:most]  # a sweep's end says most
+    for cell in shown:
         mark = {"holds": "+", "outside": "-", "unclear": "?", "unjudged": "!", "reported": " "}[cell.state]
         console.print(f"             {mark} {cell_line(cell)}", markup=False)
-    if len(rule.cells) > CELLS_SHOWN:
-        console.print(f"               ... {len(rule.cells) - CELLS_SHOWN} more (--json)", markup=False)
+    if len(rule.cells) > len(shown):
+        console.print(f"               {len(rule.cells) - len(shown)} more: --json", markup=False)
 
 
 def print_rows(rows: Sequence[ReportRow]) -> None:
