@@ -13,7 +13,6 @@ from claimbench.currency import changed
 from claimbench.ledger.leases import Leases
 from claimbench.ledger.rows import SetRow, decoded, moment, set_row, set_values
 from claimbench.ledger.schema import (
-    ARTEFACT,
     CARRY,
     CODE,
     ENVIRONMENT,
@@ -244,13 +243,6 @@ class Ledger(Leases):
         with self.read() as connection:
             seconds = sorted(connection.scalars(query.order_by(TRIAL.c.id.desc()).limit(200)))
         return seconds[len(seconds) // 2] if seconds else None
-
-    def artefact_seconds(self, keys: Iterable[str]) -> dict[str, float]:
-        with self.read() as connection:
-            rows = connection.execute(
-                sa.select(ARTEFACT.c.key, ARTEFACT.c.seconds).where(ARTEFACT.c.key.in_(list(keys)))
-            )
-            return {row.key: row.seconds for row in rows}
 
     # --- verdicts ---
 
