@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from claimbench.blocks.sequence_model import Block, SequenceModel
+from claimbench.blocks.training import fit, parameter_groups
 from claimbench.papers.sequence.s4.layer import DPLR, S4, SequenceKernel, convolve, fft_size
-from claimbench.papers.sequence.s4.rivals import LSTM, Attention
-from claimbench.papers.sequence.s4.stack import Block, SequenceModel, count_parameters, match_parameters
-from claimbench.papers.sequence.s4.training import fit, parameter_groups
 
 
 @pytest.fixture(autouse=True)
@@ -180,52 +179,15 @@ def test_a_kernel_of_ones_own_runs_in_the_same_layer_and_is_trained() -> None:
         S4(4, kernel=own, state_size=8)
 
 
-@pytest.mark.parametrize("kind", ["s4", "lstm", "attention"])
-def test_stacks_give_the_same_whole_or_token_by_token(kind: str) -> None:
-    def mixer() -> nn.Module:
-        if kind == "s4":
-            return S4(8, length=20, state_size=8)
-        return LSTM(8, 6) if kind == "lstm" else Attention(8, 2, capacity=20)
-
-    blocks = [Block(8, mixer(), hidden=12) for _ in range(2)]
-    model = SequenceModel(
-        8, blocks, inputs=5, outputs=3, tokens=True, positions=kind == "attention", readout="all"
-    )
+def test_a_stack_gives_the_same_whole_or_token_by_token() -> None:
+    blocks = [Block(8, S4(8, length=20, state_size=8), hidden=12) for _ in range(2)]
+    model = SequenceModel(8, blocks, inputs=5, outputs=3, tokens=True, readout="all")
     tokens = torch.randint(0, 5, (2, 20))
     state, out = model.init_state(2), []
     for t in range(20):
         y, state = model.step(tokens[:, t], state, t)
         out.append(y)
     assert torch.allclose(model(tokens), torch.stack(out, dim=1), rtol=0, atol=1e-4)
-
-
-def test_attention_is_causal_and_its_cache_is_as_large_as_it_says() -> None:
-    layer = Attention(8, 2, capacity=6)
-    u = torch.randn(1, 6, 8)
-    changed = u.clone()
-    changed[:, 4:] += 10
-    assert torch.allclose(layer(u)[:, :4], layer(changed)[:, :4], rtol=0, atol=1e-6)
-    cache = layer.init_state(3)
-    assert layer.state_bytes(3) == sum(t.numel() * t.element_size() for t in cache[:2])
-    with pytest.raises(ValueError, match="full"):
-        layer.step(torch.randn(3, 8), cache._replace(length=6))
-
-
-@pytest.mark.parametrize("readout", ["last", "mean", "all"])
-def test_readouts_have_the_shapes_that_they_promise(readout: Any) -> None:
-    model = SequenceModel(4, [Block(4, LSTM(4, 3))], inputs=2, outputs=5, readout=readout)
-    out = model(torch.randn(3, 7, 2))
-    assert out.shape == ((3, 7, 5) if readout == "all" else (3, 5))
-
-
-def test_matched_width_is_the_nearest() -> None:
-    def build(width: int) -> nn.Module:
-        return nn.Linear(width, 10)
-
-    for target in (1, 25, 26, 104, 106, 1000):
-        chosen = match_parameters(build, target)
-        errors = {w: abs(count_parameters(build(w)) - target) for w in range(1, 120)}
-        assert errors[chosen] == min(errors.values())
 
 
 def test_fit_learns_and_says_when_it_diverges() -> None:

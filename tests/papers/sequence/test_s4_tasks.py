@@ -10,12 +10,12 @@ import torch
 from scipy import signal
 from torch import Tensor
 
+from claimbench.blocks.sequence_model import count_parameters
 from claimbench.papers.sequence.s4 import dense
 from claimbench.papers.sequence.s4.hippo import hippo_legs
 from claimbench.papers.sequence.s4.layer import S4
 from claimbench.papers.sequence.s4.learning import build, learn
 from claimbench.papers.sequence.s4.recall import delay_recall, states_of, system
-from claimbench.papers.sequence.s4.stack import count_parameters
 from claimbench.papers.sequence.s4.tasks import (
     BLANK,
     band_limited_noise,

@@ -24,10 +24,6 @@ _PUBLIC = {
     "hippo_legs": "hippo",
     "nplr": "hippo",
     "INITIALISATIONS": "hippo",
-    "Block": "stack",
-    "SequenceModel": "stack",
-    "parameter_groups": "training",
-    "fit": "training",
 }
 
 __all__ = list(_PUBLIC)
@@ -43,10 +39,6 @@ if TYPE_CHECKING:
     from claimbench.papers.sequence.s4.layer import DPLR as DPLR
     from claimbench.papers.sequence.s4.layer import S4 as S4
     from claimbench.papers.sequence.s4.layer import SequenceKernel as SequenceKernel
-    from claimbench.papers.sequence.s4.stack import Block as Block
-    from claimbench.papers.sequence.s4.stack import SequenceModel as SequenceModel
-    from claimbench.papers.sequence.s4.training import fit as fit
-    from claimbench.papers.sequence.s4.training import parameter_groups as parameter_groups
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from claimbench.blocks.mixers.attention import Attention
+from claimbench.blocks.sequence_model import Block, SequenceModel, count_parameters, match_parameters
 from claimbench.errors import UserError
 from claimbench.papers.sequence.s4 import dense
 from claimbench.papers.sequence.s4.hippo import hippo_legs, nplr
@@ -21,8 +23,6 @@ from claimbench.papers.sequence.s4.kernel import dplr_kernel, truncate
 from claimbench.papers.sequence.s4.layer import S4
 from claimbench.papers.sequence.s4.learning import learn
 from claimbench.papers.sequence.s4.recall import delay_recall, system
-from claimbench.papers.sequence.s4.rivals import Attention
-from claimbench.papers.sequence.s4.stack import Block, SequenceModel, count_parameters, match_parameters
 from claimbench.papers.sequence.s4.tasks import band_limited_noise, digits, majority_task
 from claimbench.trial import BLOCKS, Table, Trial, derive, measure
 
@@ -267,7 +267,7 @@ def constant_generation(trials: Sequence[Trial]) -> list[dict[str, float]]:
     return [
         {
             "seconds_per_token": seconds[trial.arm] / batch,
-            "state_bytes": float(models[trial.arm].state_bytes()),
+            "state_bytes": float(models[trial.arm].state_bytes(length=context + 1)),
             "parameters": float(count_parameters(models[trial.arm])),
         }
         for trial in trials

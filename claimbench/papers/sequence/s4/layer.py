@@ -48,7 +48,7 @@ class SequenceKernel(Protocol):
     ) -> tuple[Float[Tensor, "batch features"], Any]:
         """One token: the same numbers as the convolution with `kernel` gives at that position."""
 
-    def state_bytes(self, batch: int = 1) -> int:
+    def state_bytes(self, batch: int = 1, length: int = 0) -> int:
         """How much a state holds between tokens."""
 
 
@@ -141,7 +141,7 @@ class DPLR(nn.Module):
         y, hidden = advance(state.model, u, state.hidden)
         return y, State(state.model, hidden)
 
-    def state_bytes(self, batch: int = 1) -> int:
+    def state_bytes(self, batch: int = 1, length: int = 0) -> int:
         """The hidden state alone; parameters do not grow with the batch or the context."""
         return batch * self.features * self.state_size * self.log_step.element_size()
 
@@ -218,9 +218,9 @@ class S4(nn.Module):
         y, state = self.convolution.step(u, state)
         return self._mix(y + self.skip * u), state
 
-    def state_bytes(self, batch: int = 1) -> int:
+    def state_bytes(self, batch: int = 1, length: int = 0) -> int:
         """Bytes held between tokens; the same at every position."""
-        return int(self.convolution.state_bytes(batch))
+        return int(self.convolution.state_bytes(batch, length))
 
 
 def convolve(

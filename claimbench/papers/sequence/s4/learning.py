@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from claimbench.blocks.mixers.attention import Attention
+from claimbench.blocks.mixers.recurrent import LSTM
+from claimbench.blocks.sequence_model import Block, SequenceModel, count_parameters, match_parameters
+from claimbench.blocks.training import fit
 from claimbench.papers.sequence.s4.hippo import INITIALISATIONS
 from claimbench.papers.sequence.s4.layer import S4
-from claimbench.papers.sequence.s4.rivals import LSTM, Attention
-from claimbench.papers.sequence.s4.stack import Block, SequenceModel, count_parameters, match_parameters
 from claimbench.papers.sequence.s4.tasks import Split, Task
-from claimbench.papers.sequence.s4.training import fit
 
 HEAD_WIDTH = 32
 EVALUATED_AT_ONCE = 32

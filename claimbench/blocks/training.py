@@ -1,6 +1,7 @@
-"""Training as the paper does it: AdamW with a group of its own for the state-space parameters, cosine schedule.
+"""Training one model: AdamW with warm-up and a cosine, and a slower group for the dynamics of state-space layers.
 
-Gu, Goel, Ré 2021, arXiv 2111.00396, Appendix D: Λ, p, B and Δ get a learning rate of at most 1e-3 and no weight decay.
+The group is S4's (Gu, Goel, Ré 2021, arXiv 2111.00396, Appendix D): Λ, p, B and Δ get a learning rate of at most 1e-3
+and no weight decay.
 """
 
 from __future__ import annotations

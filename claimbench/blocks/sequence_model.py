@@ -1,7 +1,6 @@
 """Whole models from mixers: pre-norm residual blocks, an encoder, a head, and the same model token by token.
 
-Any module with `forward/step/init_state/state_bytes` is a mixer (`S4`, and the rivals in `rivals.py`), so that arms
-differ in nothing else. Gu, Goel, Ré 2021, arXiv 2111.00396, Section 3.4 (deep S4).
+Blocks take any mixer (`claimbench.blocks.mixers`), so that arms differ in nothing else.
 """
 
 from __future__ import annotations
@@ -104,9 +103,9 @@ class SequenceModel(nn.Module):
             following.append(held)
         return self.head(self.norm(hidden)), following
 
-    def state_bytes(self, batch: int = 1) -> int:
-        """Bytes that all blocks hold between tokens."""
-        return sum(int(block.mixer.state_bytes(batch)) for block in self._blocks)
+    def state_bytes(self, batch: int = 1, length: int = 0) -> int:
+        """Bytes that all blocks hold after `length` tokens."""
+        return sum(int(block.mixer.state_bytes(batch, length)) for block in self._blocks)
 
 
 def sinusoids(positions: Tensor, features: int) -> Float[Tensor, "length features"]:
