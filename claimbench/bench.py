@@ -22,8 +22,8 @@ from claimbench.session import OnStep, Outcome, Session
 from claimbench.shelf import Shelf, ask_trust
 from claimbench.spec import SubjectRef
 
-MODEL_KINDS = ("causal-lm",)
-DATA_KINDS = ("text", "table", "images")
+MODEL_KINDS = ("causal-lm", "chat", "sentence-encoder")  # what --model means, the first that a claim takes
+DATA_KINDS = ("text", "table", "images")  # the same for --data
 
 
 def select_claims(
@@ -84,10 +84,7 @@ def plan(
         replaced = _replacements(claim, given, model, data)
         taken |= {name for name in given if name in claim.subjects}
         if (model is not None or data is not None) and not replaced:
-            kinds = " and ".join(
-                [*(["a model"] if model is not None else []), *(["data"] if data is not None else [])]
-            )
-            skipped.append(replace(outcome, skipped=f"takes no {kinds.removeprefix('a ')} of the user's"))
+            skipped.append(replace(outcome, skipped=_takes_none(claim, model, data)))
             continue
         if scale not in claim.scales:
             skipped.append(replace(outcome, skipped=f"needs --scale {next(iter(claim.scales))}"))
@@ -114,6 +111,7 @@ def plan(
                 development=development,
                 time_limit=time_limit,
                 memory_limit=memory_limit,
+                own=_differ(claim, scale, replaced),
             )
         )
     for flag, names, known in (
@@ -129,27 +127,61 @@ def plan(
 
 
 def _replacements(claim: Claim, given: Mapping[str, Any], model: Any, data: Any) -> dict[str, Any]:
+    """The user's subjects by the claim's names for them; what is named by itself goes before --model and --data."""
     replaced = {name: value for name, value in given.items() if name in claim.subjects}
     for value, kinds in ((model, MODEL_KINDS), (data, DATA_KINDS)):
         if value is not None:
-            replaced.update(
-                {n: value for n, spec in claim.subjects.items() if spec.kind in kinds and n not in given}
-            )
+            replaced = {**dict.fromkeys(_meant(claim, kinds), value), **replaced}
     return replaced
 
 
+def _meant(claim: Claim, kinds: Sequence[str]) -> list[str]:
+    """The subjects that --model or --data replaces: all of the first kind that the claim needs.
+
+    An optional subject is meant only where the claim needs none of these kinds and it is the only one of its own.
+    """
+    needed, optional = (
+        [[n for n, s in claim.subjects.items() if s.kind == kind and s.optional is free] for kind in kinds]
+        for free in (False, True)
+    )
+    return next((names for names in [*needed, *(o for o in optional if len(o) == 1)] if names), [])
+
+
+def _takes_none(claim: Claim, model: Any, data: Any) -> str:
+    words, named = [], []
+    for value, word, kinds in ((model, "model", MODEL_KINDS), (data, "data", DATA_KINDS)):
+        if value is not None:
+            words.append(word)
+            named += [f"--subject {name}=..." for name, spec in claim.subjects.items() if spec.kind in kinds]
+    if named:
+        return f"has several subjects that {' or '.join(f'--{w}' for w in words)} could mean; say {' or '.join(named)}"
+    return f"takes no {' and '.join(words)} of the user's"
+
+
+def _defaults(claim: Claim, scale: str) -> dict[str, str]:
+    """The names of a scale's subjects; an empty one is absent unless the user gives it."""
+    changed = claim.scales[scale].subjects or {}  # type: ignore[index]  # checked by the caller
+    return {name: changed.get(name, spec.default) for name, spec in claim.subjects.items()}
+
+
+def _differ(claim: Claim, scale: str, replaced: Mapping[str, Any]) -> bool:
+    defaults = _defaults(claim, scale)
+    return any(
+        (value.value if isinstance(value, SubjectRef) else value) != defaults[name]
+        for name, value in replaced.items()
+    )
+
+
 def _subjects(claim: Claim, scale: str, replaced: Mapping[str, Any]) -> dict[str, SubjectRef]:
-    if not claim.subjects:
+    chosen = {name: value for name, value in _defaults(claim, scale).items() if value or name in replaced}
+    chosen.update(replaced)
+    if not chosen:
         return {}
     from claimbench.subjects import resolve_subject
 
-    defaults = {name: spec.default for name, spec in claim.subjects.items()}
-    defaults.update(claim.scales[scale].subjects or {})  # type: ignore[index]  # checked by the caller
     return {
-        name: value
-        if isinstance(value := replaced.get(name, defaults[name]), SubjectRef)
-        else resolve_subject(spec.kind, value)
-        for name, spec in claim.subjects.items()
+        name: value if isinstance(value, SubjectRef) else resolve_subject(claim.subjects[name].kind, value)
+        for name, value in chosen.items()
     }
 
 
@@ -180,9 +212,10 @@ def run(
 ) -> list[Outcome]:
     """Measure claims and judge them. Finished trials come from the ledger: an interrupted run goes on where it was.
 
-    subjects: by the claim's name for them; a name, a path, a hub id, or a `SubjectRef`. model, data: replace every
-    subject of that kind. fresh: a replication on new seeds. until_decided: go on to the schedule's later looks.
-    development: seeds below 1000, never published. Raises UserError for the caller's mistakes.
+    subjects: by the claim's name for them; a name, a path, a hub id, or a `SubjectRef`. model: replaces the language
+    models of every claim, or the chat endpoint or encoder of one that takes no language model; data: its text, table
+    or images; claims without are skipped. fresh: a replication on new seeds. until_decided: go on to the schedule's
+    later looks. development: seeds below 1000, never published. Raises UserError for the caller's mistakes.
     """
     plans, skipped = plan(
         targets,

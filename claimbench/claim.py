@@ -24,11 +24,15 @@ from claimbench.rule import (
 
 
 class SubjectSpec(Strict):
-    """Something the arms act on and a user may replace."""
+    """Something the arms act on and a user may replace. With `default = ""` it is absent unless the user gives it."""
 
     kind: Literal["causal-lm", "sentence-encoder", "chat", "text", "table", "images", "callable"]
     default: str
     note: str = ""
+
+    @property
+    def optional(self) -> bool:
+        return not self.default
 
 
 class Scale(BaseModel):
@@ -147,11 +151,21 @@ class Claim(Strict):
                         f'metrics.{name}.items: at scale {scale} there is no whole size "{metric.items}"'
                         f"{nearest(str(metric.items), self.sizes(scale))}"
                     )
-        if self.tuning and self.tune_for and self.tune_for not in self.metrics:
-            raise ValueError(f'tune_for: no metric "{self.tune_for}"{nearest(self.tune_for, self.metrics)}')
+        self._check_tuning()
         if self.timing and "arm" not in self.together:
             object.__setattr__(self, "together", ["arm", *self.together])
         return self
+
+    def _check_tuning(self) -> None:
+        for name, values in self.tuning.items():
+            if len({str(value) for value in values}) < max(1, len(values)):
+                raise ValueError(f"tuning.{name}: {values} names no values, or one of them twice")
+        usable = [name for name, metric in self.metrics.items() if metric.better and not metric.derived]
+        if self.tuning and self.tune_for and self.tune_for not in usable:
+            what = f'"{self.tune_for}" is no metric that a trial returns and that says which way is better'
+            raise ValueError(f"tune_for: {what}{nearest(self.tune_for, usable)}")
+        if self.tuning and not usable:
+            raise ValueError("tuning: no metric that a trial returns says which way is better")
 
     def _check_rule(self, where: str, rule: Rule) -> None:
         arms = [self.method, *self.baselines]

@@ -18,7 +18,7 @@ from claimbench.rules.looks import schedule
 from claimbench.spec import Group, SubjectRef, TrialSpec, canonical, digest
 
 FIRST_SEED = 1000  # published verdicts use these seeds and up; development uses those below
-TUNING_SEED = 1_000_000  # tuning never sees a seed that is measured
+TUNING_SEED = 10**9  # tuning never sees a seed that is measured, in whatever replication
 TUNING_SEEDS = 2
 
 
@@ -144,7 +144,7 @@ class Plan:
                     None if "seed" in together else spec.seed,
                     None if "point" in together else spec.point,
                     None if "arm" in together else spec.arm,
-                    spec.tuned if self.claim.tuning and "arm" not in together else None,
+                    spec.tuned if self._apart(spec) else None,
                     bool(spec.size.get("tuning")),
                 ]
             )
@@ -170,6 +170,12 @@ class Plan:
             for members in gathered.values()
         ]
 
+    def _apart(self, spec: TrialSpec) -> bool:
+        """True if trials with other tuned values belong to other calls; a timing round holds every arm once."""
+        if "arm" not in self.claim.together:
+            return bool(self.claim.tuning)
+        return self.claim.timing and bool(spec.size.get("tuning"))
+
     def expected_seconds(self) -> float | None:
         return self.claim.scales[self.scale].seconds  # type: ignore[index]  # as above
 
@@ -188,8 +194,12 @@ def make_plan(
     development: bool = False,
     time_limit: float | None = None,
     memory_limit: float | None = None,
+    own: bool = False,
 ) -> Plan:
-    """A claim at a scale, with the user's changes, as a plan. Raises UserError naming the flag and the nearest name."""
+    """A claim at a scale, with the user's changes, as a plan. Raises UserError naming the flag and the nearest name.
+
+    own: the user has replaced a subject, so that the set is of their own setting even where the subject is public.
+    """
     overrides = overrides or Overrides()
     name = f"{paper.id}/{claim.id}"
     if scale not in SCALES:
@@ -223,7 +233,7 @@ def make_plan(
         device=device,
         schedule=(1,) if scale == "smoke" else schedule(claim),
         first_seed=0 if development or scale == "smoke" else FIRST_SEED,
-        own=bool(overrides) or any(ref.private for ref in subjects.values()),
+        own=own or bool(overrides) or any(ref.private for ref in subjects.values()),
         time_limit=time_limit,
         memory_limit=memory_limit,
     )
@@ -287,7 +297,8 @@ def choose_tuned(
 ) -> dict[str, dict[str, Any]]:
     """For every arm and point the grid values with the best mean over the tuning seeds.
 
-    A failed trial counts with the metric's `on_failure`, or as worst where there is none. Ties go to the earlier value.
+    A trial without the metric (a failed one is given none) counts with the metric's `on_failure`, or as worst where
+    there is none. Ties go to the value that stands earlier in the grid, whichever trial finished first.
     """
     metric_name = plan.claim.tune_for or next(
         n for n, m in plan.claim.metrics.items() if m.better and not m.derived
@@ -295,10 +306,13 @@ def choose_tuned(
     metric = plan.claim.metrics[metric_name]
     sign = -1.0 if metric.better == "lower" else 1.0
     worst = metric.on_failure if metric.on_failure is not None else -sign * float("inf")
+    found = {spec.key: metrics for spec, metrics in trials}
     scores: dict[str, dict[str, list[float]]] = {}
-    for spec, metrics in trials:
-        cell = scores.setdefault(canonical([spec.arm, spec.point]), {})
-        cell.setdefault(canonical(spec.tuned), []).append(sign * metrics.get(metric_name, worst))
+    for spec in plan.tuning_specs():
+        if spec.key in found:
+            cell = scores.setdefault(canonical([spec.arm, spec.point]), {})
+            score = sign * found[spec.key].get(metric_name, worst)
+            cell.setdefault(canonical(spec.tuned), []).append(score)
     return {
         cell: json.loads(max(values, key=lambda v: sum(values[v]) / len(values[v])))
         for cell, values in scores.items()

@@ -26,6 +26,7 @@ class Display:
         self._done: dict[str, int] = {}
         self._failures: set[tuple[str, str]] = set()
         self._said: dict[str, float] = {}
+        self._states: dict[str, str] = {}
 
     def __enter__(self) -> Display:
         if self._bars is not None:
@@ -50,8 +51,9 @@ class Display:
     def _state(self, claim: str, state: str) -> None:
         if self._bars is not None and claim in self._tasks:
             self._bars.update(self._tasks[claim], state=state)
-        elif state and not self._quiet:
+        elif state and not self._quiet and self._states.get(claim) != state:
             self._say(f"{claim}: {state}")
+        self._states[claim] = state
 
     def _planned(self, step: Step) -> None:
         self._totals[step.claim] = self._totals.get(step.claim, 0) + step.total
@@ -69,7 +71,7 @@ class Display:
     def _finished(self, step: Step) -> None:
         done = self._done[step.claim] = self._done.get(step.claim, 0) + step.total
         if self._bars is not None and step.claim in self._tasks:
-            self._bars.update(self._tasks[step.claim], advance=step.total, state="")
+            self._bars.update(self._tasks[step.claim], advance=step.total)
         if step.message and (step.claim, step.message) not in self._failures:
             self._failures.add((step.claim, step.message))
             self._say(f"{step.claim}: a trial failed: {step.message}")

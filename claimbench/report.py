@@ -85,15 +85,15 @@ def report(
                     (row.uid if history else row.fingerprint, row.environment, row.scale, row.replication)
                 ] = row
         for row in newest.values():
+            stale = store.stale(row.uid)
+            verdict = store.verdict(row.uid) if row.own or stale else judge_set(store, row, claim, paper)
             rows.append(
                 ReportRow(
                     paper=paper,
                     claim=claim,
                     set=row,
-                    verdict=store.verdict(row.uid)
-                    if row.own or store.stale(row.uid)
-                    else judge_set(store, row, claim, paper),
-                    stale=tuple(store.stale(row.uid)),
+                    verdict=verdict,
+                    stale=tuple(stale),
                     machine=store.environment(row.environment)["machine"],
                     trials=len(store.members(row.uid)),
                     judged=tuple(store.judged(row.uid)),
@@ -280,8 +280,9 @@ def print_paper(paper: Paper, ledger: str | None) -> None:
             markup=False,
         )
         for name, subject in claim.subjects.items():
+            default = "optional" if subject.optional else f"default {subject.default}"
             console.print(
-                f"  takes your own {subject.kind}: --subject {name}=... (default {subject.default})",
+                f"  takes your own {subject.kind}: --subject {name}=... ({default})",
                 markup=False,
             )
         for (claim_id, scale), row in rows.items():

@@ -78,9 +78,9 @@ class Session:
     def run(self, *, fresh: bool, until_decided: bool) -> list[Outcome]:
         try:
             self._tune()
-            for work in self.works:
+            pending = [work for work in self.works if not work.outcome.skipped]
+            for work in pending:
                 self._open_set(work, fresh=fresh)
-            pending = self.works
             while pending:
                 self._measure(pending)
                 for work in pending:
@@ -93,7 +93,10 @@ class Session:
     # --- planning ---
 
     def _tune(self) -> None:
-        """Choose every arm's hyper-parameters from the claim's grid, on validation data and seeds of their own."""
+        """Choose every arm's hyper-parameters from the claim's grid, on validation data and seeds of their own.
+
+        Where tuning trials were lost (killed from outside), nothing is chosen: no arm may have had fewer than others.
+        """
         tuning = {w.plan.name: w.plan.tuning_specs() for w in self.works if w.plan.claim.tuning}
         if not tuning:
             return
@@ -103,12 +106,17 @@ class Session:
         self._fill(
             {name: (w.plan, rows[name], tuning[name]) for w in self.works if (name := w.plan.name) in tuning}
         )
-        for work in self.works:
-            if work.plan.name in tuning:
-                trials = self.ledger.trials(rows[work.plan.name].uid)
-                work.plan = work.plan.with_tuned(
-                    choose_tuned(work.plan, [(spec_of(t), t["metrics"]) for t in trials])
-                )
+        for work in (w for w in self.works if w.plan.name in tuning):
+            uid = rows[work.plan.name].uid
+            lost = len(self.ledger.unfinished(uid))
+            if lost:
+                work.outcome.failed = lost
+                work.outcome.skipped = f"{lost} tuning trials were lost; the same command runs them again"
+                continue
+            scored = [
+                (spec_of(t), t["metrics"] if t["status"] == "ok" else {}) for t in self.ledger.trials(uid)
+            ]
+            work.plan = work.plan.with_tuned(choose_tuned(work.plan, scored))
 
     def _open_set(self, work: Work, *, fresh: bool) -> None:
         base = work.plan
@@ -187,7 +195,10 @@ class Session:
             owners: dict[str, list[str]] = {}
             for name, (plan, row, specs) in jobs.items():
                 missing = self.ledger.unfinished(row.uid)
-                for group in plan.groups(specs):
+                whole = (
+                    plan.claim.timing
+                )  # a round holds every arm; otherwise only what is missing runs again
+                for group in plan.groups([s for s in specs if whole or s.key in missing]):
                     limit = DISTURBED_PASSES if group.timing else 1
                     if any(s.key in missing for s in group.specs) and tried.get(group.key, 0) < limit:
                         groups.setdefault(group.key, group)
@@ -269,10 +280,20 @@ class Session:
                 self.ledger.renew(self.owner)
                 self._renewed = time.monotonic()
 
+        building: dict[str, str] = {}  # group -> the set-up it waits for
+
         def event(happened: Event) -> None:
-            if happened.kind in ("started", "building", "retry"):
-                for name in owners[happened.group.key]:
+            if happened.kind == "building":
+                building[happened.group.key] = happened.message
+            else:
+                building.pop(happened.group.key, None)
+            for name in owners[happened.group.key]:
+                if happened.kind in ("building", "retry"):
                     self.on_step(Step(happened.kind, name, message=happened.message))
+                elif happened.kind in ("started", "progress") and not any(
+                    name in owners[k] for k in building
+                ):
+                    self.on_step(Step("started", name))
 
         runner = LocalRunner(jobs=self.jobs, on_event=event)
         runner.run(list(groups.values()), begin=begin, finish=finish, tick=tick)

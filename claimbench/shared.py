@@ -2,13 +2,15 @@
 
 A builder is a function `build(folder, **arguments)` that writes files (safetensors, npz, json) into `folder`. Its
 artefact is found again by the builder's name, its arguments, subjects' hashes, dtype, device kind and seed, and counts
-only while the code it ran and the packages it used are unchanged. It never sees the arm unless the arm is passed.
+only while the code it ran and the packages it used are unchanged. It never sees the arm unless the arm is passed: it
+stands at the top of a module, and begins with random generators and torch settings that no trial has touched.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import inspect
 import json
 import os
@@ -16,19 +18,22 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from claimbench.errors import UserError
 from claimbench.paths import cache_dir
-from claimbench.spec import SubjectRef, canonical, digest
+from claimbench.spec import SubjectRef, digest
 
 if TYPE_CHECKING:
     from claimbench.trial import Trial
 
 FRESH = "CLAIMBENCH_FRESH_SETUP"  # a time: artefacts built before it are built again
 MANIFEST = "claimbench.json"
+GIVEN = (
+    "given:"  # how the record of set-up that all seeds share begins; then the builder's name, ":" and the key
+)
 
 
 class SetupError(RuntimeError):
@@ -36,7 +41,11 @@ class SetupError(RuntimeError):
 
 
 def shared(trial: Trial, build: Callable[..., None], *, per_seed: bool, arguments: Mapping[str, Any]) -> Path:
-    """The folder that `build` filled for these arguments. Raises SetupError with the builder's error."""
+    """The folder that `build` filled for these arguments.
+
+    Raises SetupError with the builder's error, and UserError for a builder or arguments that cannot be found again.
+    """
+    _check_builder(build)
     wanted = inspect.signature(build).parameters
     passed = dict(arguments)
     if per_seed and "seed" in wanted:
@@ -58,18 +67,50 @@ def shared(trial: Trial, build: Callable[..., None], *, per_seed: bool, argument
     if found is None:
         with _paused(trial.context, f"{build.__name__}"):
             found = _build_once(home, build, passed, identity)
+    manifest = json.loads((found / MANIFEST).read_bytes())
+    _load(manifest["modules"])
+    trial.setup[key] = manifest["seconds"]
     if trial.context is not None:
-        trial.context.artefact(key, json.loads((found / MANIFEST).read_bytes())["seconds"])
+        name = key if per_seed else f"{GIVEN}{build.__name__}:{key}"
+        trial.context.artefact(name, manifest["seconds"], manifest["packages"])
     return found
+
+
+def given(artefacts: Iterable[str]) -> list[str]:
+    """Names of the builders among recorded artefacts whose set-up is the same for all seeds, in words."""
+    names = {name.split(":")[1] for name in artefacts if name.startswith(GIVEN)}
+    return sorted(name.replace("_", " ").strip() for name in names)
+
+
+def _check_builder(build: Callable[..., None]) -> None:
+    """A function inside another could close over the arm, and no name would tell two such apart."""
+    found: Any = sys.modules.get(getattr(build, "__module__", ""))
+    for part in getattr(build, "__qualname__", "?").split("."):
+        found = getattr(found, part, None)
+    if found is not build:
+        name = getattr(build, "__qualname__", type(build).__name__)
+        raise UserError(
+            f"shared set-up: {name} is no function at the top of a module; move it there and pass what it needs"
+        )
 
 
 def _identity(value: Any) -> Any:
     if isinstance(value, SubjectRef):
         return {"subject": value.identity}
-    canonical(value)
-    if isinstance(value, str | int | float | bool | list | tuple | dict | type(None)):
+    if isinstance(value, list | tuple):
+        return [_identity(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _identity(part) for name, part in value.items()}
+    if isinstance(value, str | int | float | bool | type(None)):
         return value
     raise UserError(f"shared set-up takes plain values and subjects' references, not {type(value).__name__}")
+
+
+def _load(modules: Iterable[str]) -> None:
+    """Load what the builder loaded: the trial depends on that code too, and its record says what it has loaded."""
+    for name in modules:
+        if name not in sys.modules:
+            importlib.import_module(name)
 
 
 def _paused(context: Any, label: str) -> contextlib.AbstractContextManager[Any]:
@@ -127,7 +168,7 @@ def _build_once(
         partial.mkdir()
         started = time.time()
         try:
-            error = _run(build, partial, passed)
+            error = _run(build, partial, passed, int(home.name[:8], 16))
             if error:
                 raise SetupError(f"shared set-up {build.__qualname__} failed: {error}")
             manifest = json.loads((partial / MANIFEST).read_bytes())
@@ -147,10 +188,10 @@ def _build_once(
     return final
 
 
-def _run(build: Callable[..., None], folder: Path, passed: Mapping[str, Any]) -> str:
+def _run(build: Callable[..., None], folder: Path, passed: Mapping[str, Any], seed: int) -> str:
     """Build in a forked process, so that a trial that built and one that found its set-up are in the same state.
 
-    Where forking is unsafe (a GPU context or a thread pool is open) it builds here and puts the generators back.
+    Where forking is unsafe (a GPU context or a thread pool is open) it builds here and puts everything back.
     Returns the error in one line, or nothing.
     """
     if _may_fork():
@@ -158,7 +199,8 @@ def _run(build: Callable[..., None], folder: Path, passed: Mapping[str, Any]) ->
         child = os.fork()
         if child == 0:
             os.close(reader)
-            os.write(writer, _build_here(build, folder, passed).encode()[:60_000])
+            with _untouched(seed, devices=[]):
+                os.write(writer, _build_here(build, folder, passed).encode()[:60_000])
             os._exit(0)
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
@@ -171,7 +213,7 @@ def _run(build: Callable[..., None], folder: Path, passed: Mapping[str, Any]) ->
                 else "it ended early"
             )
         return message
-    with _generators_kept():
+    with _untouched(seed, devices=None):
         return _build_here(build, folder, passed)
 
 
@@ -239,14 +281,40 @@ def _may_fork() -> bool:
 
 
 @contextlib.contextmanager
-def _generators_kept() -> Iterator[None]:
+def _untouched(seed: int, *, devices: list[int] | None) -> Iterator[None]:
+    """Global generators seeded anew and torch as it starts, with one thread: the builder depends on no trial.
+
+    Afterwards everything is as it was, on these GPUs too (None: all of them; a fork that ends here needs none).
+    """
     import random
 
     import numpy as np
-    import torch
 
     state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        yield
-    random.setstate(state)
-    np.random.set_state(numpy_state)
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        with _torch_untouched(seed, devices):
+            yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)
+
+
+@contextlib.contextmanager
+def _torch_untouched(seed: int, devices: list[int] | None) -> Iterator[None]:
+    if "torch" not in sys.modules:
+        yield  # nothing of it was changed; a builder that imports it seeds its own generators
+        return
+    import torch
+
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+        torch.manual_seed(seed)
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)

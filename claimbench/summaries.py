@@ -6,6 +6,7 @@ from the lowest seed to the highest; it is not an interval, and no verdict rests
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import statistics
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from claimbench.claim import Claim
-from claimbench.ledger import SetRow
+from claimbench.ledger import Ledger, SetRow
 from claimbench.paper import Paper
 from claimbench.plan import FIRST_SEED
 from claimbench.rule import Point, Scalar, settings
 from claimbench.rules.verdict import Judged
+from claimbench.shared import given
 from claimbench.shelf import BUILT_IN
 
 ROBUST = ("jumpy", "time")  # kinds whose estimate is a median
@@ -109,6 +111,31 @@ def _is_number(value: Scalar) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def setting_notes(ledger: Ledger, row: SetRow) -> list[str]:
+    """What a verdict should say of its trials: set-up that all seeds share, and tuning that ended at a grid's edge."""
+    artefacts = {name for trial in ledger.trials(row.uid) for name in trial["artefacts"]}
+    return [f"given one {name} for all seeds" for name in given(artefacts)] + _edges(row.plan)
+
+
+def _edges(plan: Mapping[str, Any]) -> list[str]:
+    """A note for each tuned value that lies at an end of its grid: a wider grid might have served that arm better."""
+    chosen = [(json.loads(cell), values) for cell, values in plan.get("tuned", {}).items()]
+    notes = []
+    for name, grid in plan["tuning"].items():
+        if len(grid) < 2 or not all(map(_is_number, grid)):
+            continue  # one value is fixed rather than tuned, and words have no edge
+        ends = (min(grid), max(grid))
+        arms = [
+            f"{arm} ({found} of {len(at_arm)} points)" if len(at_arm) > 1 else arm
+            for arm in plan["arms"]
+            if (at_arm := [values[name] for (of, _), values in chosen if of == arm])
+            and (found := sum(value in ends for value in at_arm))
+        ]
+        if arms:
+            notes.append(f"tuning: the best {name} lies at an end of the grid {grid} for {', '.join(arms)}")
+    return notes
+
+
 def command(paper: Paper, claim: Claim, row: SetRow, look: int = 1) -> str:
     """The command that measures this set again. A private subject or shelf is named by a word in capitals."""
     words = [
@@ -138,6 +165,8 @@ def command(paper: Paper, claim: Claim, row: SetRow, look: int = 1) -> str:
             "@" in reference["label"]
         ):  # a hub's repository with its commit; other public subjects are the default
             words += ["--subject", f"{name}={reference['label'].partition('@')[0]}"]
+        elif name in claim.subjects and claim.subjects[name].optional:
+            words += ["--subject", f"{name}={reference['label']}"]
     if row.replication:
         words.append("--fresh")
     if look > 1:

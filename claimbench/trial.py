@@ -118,12 +118,18 @@ class Subjects(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._refs:
-            raise UserError(f'the claim declares no subject "{name}"{nearest(name, self._refs)}')
+            raise UserError(
+                f'no subject "{name}" here: the claim declares none, or it is optional and was not given'
+                f"{nearest(name, self._refs)}"
+            )
         if name not in self._open:
             from claimbench.subjects import open_subject
 
             self._open[name] = open_subject(self._refs[name], device=self._device)
         return self._open[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._refs  # without opening it
 
     def ref(self, name: str) -> SubjectRef:
         return self._refs[name]
@@ -153,6 +159,7 @@ class Trial:
     threads: int = 1
     method: str = ""
     tuned_values: Mapping[str, Any] = field(default_factory=dict)
+    setup: dict[str, float] = field(default_factory=dict, repr=False)  # shared set-up used: key -> seconds
     context: Any = field(
         default=None, repr=False
     )  # the worker's side: clock pauses, artefact and timing records
@@ -173,6 +180,20 @@ class Trial:
             context=context,
         )
 
+    @property
+    def tuning(self) -> bool:
+        """True in the trials that choose hyper-parameters: score these on validation data, the others on test data."""
+        return bool(self.size.get("tuning"))
+
+    @property
+    def setup_seconds(self) -> float:
+        """Seconds that the shared set-up asked for so far took to build, each artefact once, whoever built it.
+
+        For a claim about total compute. Contended, as all seconds outside timing rounds; where FLOPs will do, count
+        them in the builder and write them into a file beside the model.
+        """
+        return sum(self.setup.values())
+
     def tuned(self, name: str) -> Any:
         """The hyper-parameter chosen for this arm from the claim's grid, on validation data and other seeds."""
         if name not in self.tuned_values:
@@ -189,7 +210,12 @@ class Trial:
         return items[index * len(items) // BLOCKS : (index + 1) * len(items) // BLOCKS]
 
     def shared(self, build: Callable[..., None], *, per_seed: bool = True, **arguments: Any) -> Path:
-        """The folder that `build(folder, **arguments)` filled, built once, cached by content (`claimbench.shared`)."""
+        """The folder that `build(folder, **arguments)` filled, built once, cached by content (`claimbench.shared`).
+
+        build: a function at the top of a module; it gets `seed`, `device` and `dtype` if it names them. arguments:
+        plain values and `trial.subject.ref(...)`. per_seed=False: one for all seeds, said with the verdict ("given one
+        base model"). The files are read-only: load them afresh in every trial.
+        """
         from claimbench.shared import shared
 
         return shared(self, build, per_seed=per_seed, arguments=arguments)

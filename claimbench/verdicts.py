@@ -14,6 +14,7 @@ from claimbench.plan import rules_digest
 from claimbench.rules.verdict import Verdict
 from claimbench.shelf import ask_trust, load_claims, package_of
 from claimbench.spec import digest
+from claimbench.summaries import setting_notes
 from claimbench.trial import Derive, registry
 
 
@@ -45,6 +46,7 @@ def judge_set(ledger: Ledger, row: SetRow, claim: Claim, paper: Paper) -> Verdic
         )
     if row.own:
         verdict.notes.append("own setting: not comparable with the paper's row")
+    verdict.notes += setting_notes(ledger, row)
     ledger.save_verdict(row.uid, verdict, stamp)
     return verdict
 

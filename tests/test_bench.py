@@ -17,9 +17,12 @@ from toy import CLAIMS, PAPER, MakePaper
 from claimbench import bench
 from claimbench.errors import UserError
 from claimbench.ledger import Ledger
+from claimbench.plan import Plan
 from claimbench.report import report
 from claimbench.session import Outcome
 from claimbench.shelf import Shelf
+from claimbench.spec import SubjectRef
+from claimbench.summaries import command
 
 
 @pytest.fixture
@@ -195,26 +198,20 @@ def test_the_users_own_sizes_are_labelled(make_paper: MakePaper, tmp_path: Path,
     assert any("own setting" in note for note in outcome.verdict.notes)
 
 
+def slow(seconds: float) -> str:
+    """The toy's claims.py with a measure that takes a while."""
+    slept = CLAIMS.replace("noise =", f"time.sleep({seconds})\n    noise =")
+    return slept.replace("import random", "import random\nimport time")
+
+
+def command_of(tmp_path: Path) -> list[str]:
+    places = ["--shelf", str(tmp_path / "shelf"), "--ledger", str(tmp_path / "l.sqlite")]
+    return [sys.executable, "-m", "claimbench", "run", "toy", *places, "--trust"]
+
+
 def test_two_runs_at_once_never_run_one_trial_twice(make_paper: MakePaper, tmp_path: Path) -> None:
-    make_paper(
-        claims=CLAIMS.replace("import random", "import random\nimport time").replace(
-            "noise =", "time.sleep(0.1)\n    noise ="
-        )
-    )
-    shelf, ledger = str(tmp_path / "shelf"), str(tmp_path / "l.sqlite")
-    command = [
-        sys.executable,
-        "-m",
-        "claimbench",
-        "run",
-        "toy",
-        "--shelf",
-        shelf,
-        "--ledger",
-        ledger,
-        "--trust",
-        "--json",
-    ]
+    make_paper(claims=slow(0.1))
+    command = [*command_of(tmp_path), "--json"]
     both = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
@@ -226,24 +223,8 @@ def test_two_runs_at_once_never_run_one_trial_twice(make_paper: MakePaper, tmp_p
 
 
 def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(make_paper: MakePaper, tmp_path: Path) -> None:
-    make_paper(
-        claims=CLAIMS.replace("import random", "import random\nimport time").replace(
-            "noise =", "time.sleep(0.2)\n    noise ="
-        )
-    )
-    shelf, ledger = str(tmp_path / "shelf"), str(tmp_path / "l.sqlite")
-    command = [
-        sys.executable,
-        "-m",
-        "claimbench",
-        "run",
-        "toy",
-        "--shelf",
-        shelf,
-        "--ledger",
-        ledger,
-        "--trust",
-    ]
+    make_paper(claims=slow(0.2))
+    command = command_of(tmp_path)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -280,3 +261,100 @@ def test_a_foreign_shelf_is_asked_about_once(make_paper: MakePaper, tmp_path: Pa
     bench.run("toy", shelf=shelf, ledger=store, may_trust=lambda root: True, scale="smoke")
     bench.run("toy", shelf=shelf, ledger=store, may_trust=no, scale="smoke")
     assert len(asked) == 1
+
+
+def with_subjects(more: str = "") -> str:
+    subjects = ", ".join(['runs = {{ kind = "text", default = "" }}', *([more] if more else [])])
+    return PAPER.replace("caveat =", f"subjects = {{{{ {subjects} }}}}\ncaveat =")
+
+
+ASKING = CLAIMS.replace(
+    "noise =",
+    """if "runs" in trial.subject:
+        return {"size": float(sum(len(document.text) for document in trial.subject["runs"].documents))}
+    noise =""",
+)
+
+
+def ref(kind: str, value: str = "own") -> SubjectRef:
+    return SubjectRef(kind, value, identity=f"hash of {value}", label=value)
+
+
+def planned(tmp_path: Path, **options: Any) -> tuple[list[Plan], list[Outcome]]:
+    return bench.plan("toy", shelf=Shelf.find([tmp_path / "shelf"]), device="cpu", **options)
+
+
+def test_an_optional_subject_is_there_only_if_the_user_gives_it(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text("\n".join(f"line {index} of words" for index in range(6000)))
+    make_paper(toml=with_subjects(), claims=ASKING)
+    ((plain,), _) = planned(tmp_path)
+    assert plain.subjects == {}
+    assert "subjects" in plain.content()
+    assert not plain.content()["subjects"]
+    (outcome,) = run(tmp_path, store, scale="smoke")
+    assert max(t["metrics"]["size"] for t in store.trials(outcome.set_uid)) < 10
+    (outcome,) = run(tmp_path, store, scale="smoke", subjects={"runs": str(text)})
+    assert outcome.own
+    assert max(t["metrics"]["size"] for t in store.trials(outcome.set_uid)) > 10_000
+    (row,) = [r for r in store.sets(paper="toy") if r.uid == outcome.set_uid]
+    paper, (claim,) = Shelf.find([tmp_path / "shelf"]).resolve("toy/larger")
+    assert "--subject runs=YOUR-OWN" in command(paper, claim, row)
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "replaced"),
+    [
+        ("", {"data": ref("text")}, {"runs"}),  # the only one of its kind
+        ('x = {{ kind = "text", default = "wheel-docs" }}', {"data": ref("text")}, {"x"}),
+        ('x = {{ kind = "text", default = "" }}', {"data": ref("text")}, None),  # which of the two?
+        ('x = {{ kind = "table", default = "" }}', {"subjects": {"x": ref("table")}}, {"x"}),
+        ('m = {{ kind = "chat", default = "" }}', {"model": ref("chat")}, {"m"}),
+        ('m = {{ kind = "sentence-encoder", default = "" }}', {"model": ref("sentence-encoder")}, {"m"}),
+        (
+            'm = {{ kind = "causal-lm", default = "a" }}, j = {{ kind = "chat", default = "b" }}',
+            {"model": ref("causal-lm"), "subjects": {"j": ref("chat", "b")}},
+            {"m", "j"},
+        ),
+        ('m = {{ kind = "callable", default = "" }}', {"model": ref("chat")}, None),
+    ],
+)
+def test_which_subjects_the_users_model_and_data_replace(
+    make_paper: MakePaper, tmp_path: Path, more: str, options: dict[str, Any], replaced: set[str] | None
+) -> None:
+    make_paper(toml=with_subjects(more))
+    plans, skipped = planned(tmp_path, **options)
+    if replaced is None:
+        assert not plans
+        assert skipped[0].skipped in (
+            "has several subjects that --data could mean; say --subject runs=... or --subject x=...",
+            "takes no model of the user's",
+        )
+    else:
+        assert {name for name, found in plans[0].subjects.items() if found.label in ("own", "b")} == replaced
+        assert plans[0].own
+
+
+def test_a_public_subject_of_the_users_is_an_own_setting_too(make_paper: MakePaper, tmp_path: Path) -> None:
+    make_paper(toml=with_subjects('m = {{ kind = "chat", default = "b" }}'))
+    for value, own in (("b", False), ("c", True)):
+        ((plan,), _) = planned(tmp_path, model=ref("chat", value))
+        assert plan.own is own
+
+
+def test_lost_tuning_trials_are_run_again_before_anything_is_chosen(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    toml = PAPER.replace("[claim.scales.smoke]", "[claim.tuning]\nlr = [0.1, 0.3]\n[claim.scales.smoke]")
+    killed = "if trial.tuning and trial.point['n'] == 4 and not os.path.exists(WELL):\n        "
+    killed += "os.kill(os.getpid(), 9)\n    noise ="
+    claims = f"import os\nWELL = {str(tmp_path / 'well')!r}\n" + CLAIMS.replace("noise =", killed)
+    make_paper(toml=toml, claims=claims)
+    (outcome,) = run(tmp_path, store, scale="smoke")
+    assert (outcome.ran, outcome.failed) == (0, 8)
+    assert outcome.skipped == "8 tuning trials were lost; the same command runs them again"
+    (tmp_path / "well").touch()
+    (outcome,) = run(tmp_path, store, scale="smoke")
+    assert (outcome.ran, outcome.failed, outcome.skipped) == (6, 0, "")

@@ -54,6 +54,14 @@ def test_list_search_and_show(make_paper: MakePaper, tmp_path: Path) -> None:
     assert json.loads(claimbench("show", "toy", "--json", *shelf).stdout)["id"] == "toy"
 
 
+def test_show_lists_what_a_user_may_give(make_paper: MakePaper, tmp_path: Path) -> None:
+    subjects = 'runs = {{ kind = "text", default = "" }}, model = {{ kind = "causal-lm", default = "small" }}'
+    make_paper(toml=PAPER.replace("caveat =", f"subjects = {{{{ {subjects} }}}}\ncaveat ="))
+    shown = claimbench("show", "toy", "--shelf", str(tmp_path / "shelf")).stdout
+    assert "takes your own text: --subject runs=... (optional)" in shown
+    assert "takes your own causal-lm: --subject model=... (default small)" in shown
+
+
 def test_exit_codes(make_paper: MakePaper, tmp_path: Path) -> None:
     make_paper()
     assert run(tmp_path, "toy").returncode == 0

@@ -10,6 +10,7 @@ from toy import PAPER, MakePaper
 from claimbench.errors import UserError
 from claimbench.paper import Paper, load_paper
 from claimbench.plan import FIRST_SEED, TUNING_SEED, Overrides, Plan, choose_tuned, make_plan, rules_digest
+from claimbench.spec import canonical
 
 
 def plan_of(make_paper: MakePaper, toml: str = PAPER, **options: Any) -> Plan:
@@ -123,3 +124,40 @@ def test_a_failed_tuning_trial_counts_as_its_on_failure(make_paper: MakePaper) -
     )
     scored = [(s, {} if s.tuned["lr"] == 0.2 else {"size": 0.5}) for s in plan.tuning_specs()]
     assert all(values == {"lr": 0.1} for values in choose_tuned(plan, scored).values())
+
+
+def tuned(words: str) -> str:
+    return PAPER.replace("[claim.scales.smoke]", f"[claim.tuning]\n{words}\n[claim.scales.smoke]")
+
+
+def test_ties_go_to_the_earlier_value_whichever_trial_finished_first(make_paper: MakePaper) -> None:
+    plan = plan_of(make_paper, tuned("lr = [0.3, 0.1, 0.2]"))
+    scored = [(spec, {"size": 1.0}) for spec in plan.tuning_specs()]
+    assert all(values == {"lr": 0.3} for values in choose_tuned(plan, scored).values())
+    assert choose_tuned(plan, scored) == choose_tuned(plan, scored[::-1])
+
+
+def test_a_timing_round_of_tuning_holds_every_arm_once(make_paper: MakePaper) -> None:
+    timed = tuned("block = [1, 2]").replace('method = "method"', 'timing = true\nmethod = "method"')
+    plan = plan_of(make_paper, timed.replace('kind = "mean"', 'kind = "time"'))
+    groups = plan.groups(plan.tuning_specs())
+    assert len(groups) == 2 * 3 * 2
+    assert all([s.arm for s in g.specs] == ["method", "baseline"] for g in groups)
+    chosen = {canonical([a, p]): {"block": 1 + (a == "method")} for a in plan.arms for p in plan.points}
+    rounds = plan.with_tuned(chosen).groups(plan.with_tuned(chosen).specs([1]))
+    assert [len(g.specs) for g in rounds] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        (tuned("lr = []"), "tuning.lr: [] names no values, or one of them twice"),
+        (tuned("lr = [0.1, 0.1]"), "tuning.lr: [0.1, 0.1] names no values, or one of them twice"),
+        (tuned("lr = [0.1]").replace(', better = "higher"', ""), "says which way is better"),
+        (tuned("lr = [0.1]").replace("caveat", 'tune_for = "sise"\ncaveat'), 'did you mean "size"'),
+    ],
+)
+def test_tuning_that_could_choose_nothing_is_an_error(make_paper: MakePaper, toml: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        plan_of(make_paper, toml)
+    assert words in str(caught.value)

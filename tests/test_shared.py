@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
@@ -13,7 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from claimbench.currency import loaded_modules
 from claimbench.errors import UserError
 from claimbench.shared import SetupError, shared
 from claimbench.spec import SubjectRef
@@ -60,6 +64,71 @@ def test_built_once_for_equal_arguments_and_seed(builds: Path) -> None:
     assert trial().shared(draw, count=4) != first
     assert trial(seed=2).shared(draw, count=3) != first
     assert made(builds) == 3
+
+
+def torch_defaults(folder: Path, *, seed: int) -> None:
+    weight = torch.nn.Linear(3, 1).weight  # from the global generator, of the default type, with gradients
+    assert weight.square().sum().requires_grad
+    save_file({"weight": weight.detach()}, folder / "w.safetensors")
+
+
+def test_the_builder_sees_nothing_of_what_the_trial_did_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = load_file(trial().shared(torch_defaults) / "w.safetensors")["weight"]
+    for threads in (1, 2):  # in a fork, and in the trial's own process
+        monkeypatch.setenv("CLAIMBENCH_FRESH_SETUP", str(time.time()))
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(torch.float64)
+        torch.manual_seed(threads)
+        try:
+            expected = torch.rand(3, generator=torch.Generator().manual_seed(threads))
+            with torch.inference_mode():
+                again = load_file(trial().shared(torch_defaults) / "w.safetensors")["weight"]
+            assert torch.equal(plain, again)
+            assert torch.equal(torch.rand(3), expected)
+            assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, torch.float64)
+        finally:
+            torch.set_num_threads(before)
+            torch.set_default_dtype(torch.float32)
+
+
+def test_a_builder_that_could_close_over_the_arm_is_refused() -> None:
+    arm = "method"
+
+    def build(folder: Path) -> None:
+        (folder / "arm.json").write_text(arm)
+
+    for builder in (build, lambda folder: None, functools.partial(draw, count=3)):
+        with pytest.raises(UserError, match="is no function at the top of a module; move it there"):
+            trial().shared(builder)
+
+
+def test_what_set_up_cost_is_there_for_a_total(builds: Path) -> None:
+    one, other = trial(), trial(arm="baseline")
+    assert one.setup_seconds == 0.0
+    one.shared(slow, seconds=0.2)
+    other.shared(slow, seconds=0.2)
+    other.shared(slow, seconds=0.2)
+    assert made(builds) == 1
+    assert one.setup_seconds == other.setup_seconds >= 0.2
+
+
+def test_a_trial_is_stale_when_what_only_its_builder_imported_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_training.py").write_text("VALUE = 1\n")
+    (tmp_path / "own_setup.py").write_text(
+        "def build(folder):\n    import own_training\n    (folder / 'v.json').write_text(str(own_training.VALUE))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import own_setup  # type: ignore[import-not-found]  # written above
+
+    try:
+        trial().shared(own_setup.build)
+        assert {"own_setup", "own_training"} <= set(loaded_modules())
+    finally:
+        for name in ("own_setup", "own_training"):
+            sys.modules.pop(name, None)
 
 
 def test_given_one_base_model_for_all_seeds(builds: Path) -> None:
@@ -134,6 +203,10 @@ def test_a_builders_error_is_its_own_and_leaves_nothing(builds: Path, tmp_path: 
     assert not list((tmp_path / "cache" / "shared").rglob("half.json"))
     with pytest.raises(UserError, match="takes plain values and subjects' references, not Trial"):
         shared(trial(), draw, per_seed=True, arguments={"count": trial()})
+    with pytest.raises(
+        UserError, match="not ndarray"
+    ):  # however deep: its words would not tell two arrays apart
+        shared(trial(), draw, per_seed=True, arguments={"count": [{"of": np.zeros(3)}]})
 
 
 def test_subjects_count_by_content(builds: Path) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from claimbench.currency import PACKAGE, SHELF_PREFIX, loaded_modules, loaded_packages
 from claimbench.errors import NotApplicable, UserError, nearest
 from claimbench.runner.wire import Message
+from claimbench.shared import SetupError
 from claimbench.spec import Group, TrialSpec
 from claimbench.trial import Trial, registry
 
@@ -89,6 +90,7 @@ class Line:
         self._lock, self._depth, self._since = threading.Lock(), 0, 0.0
         self.paused_seconds = 0.0
         self.artefacts: dict[str, float] = {}
+        self.packages: dict[str, str] = {}  # of shared set-up
         self.timing: list[dict[str, Any]] = [{} for _ in specs]
         self._specs = specs
 
@@ -142,9 +144,10 @@ class Context:
         names = [f.name for f in fields(timed)] if is_dataclass(timed) else list(vars(timed))
         self._line.timed(self._index, {n: plain(getattr(timed, n)) for n in names if not n.startswith("_")})
 
-    def artefact(self, key: str, seconds: float) -> None:
-        """A shared set-up was used; `seconds` is what building it cost once."""
+    def artefact(self, key: str, seconds: float, packages: Mapping[str, str]) -> None:
+        """A shared set-up was used: what building it cost once, and with which packages it was built."""
         self._line.artefacts[key] = float(seconds)
+        self._line.packages.update(packages)
 
 
 def plain(value: Any) -> Any:
@@ -193,7 +196,7 @@ def run_group(group: Group, measures: Measures, send: Send) -> Message:
         "seconds": seconds,
         "artefacts": line.artefacts,
         "modules": loaded_modules(),
-        "packages": loaded_packages(),
+        "packages": {**line.packages, **loaded_packages()},
     }
     return {"kind": "results", "results": results, "common": common}
 
@@ -272,7 +275,7 @@ def number(value: Any) -> float:
 
 
 def outcome(error: BaseException, group: Group) -> Message:
-    """Whose doing an exception is: the arm's (failed), the machine's (lost), or nobody's (not applicable)."""
+    """Whose doing an exception is: the arm's (failed), the machine's or the shared set-up's (lost), or nobody's."""
     if isinstance(error, NotApplicable):
         return {"status": "not-applicable", "metrics": {}, "failure": str(error)[:LINE], "detail": ""}
     missing = missing_package(error, group.folder)
@@ -281,6 +284,8 @@ def outcome(error: BaseException, group: Group) -> Message:
     detail = "".join(traceback.format_exception(error))[-DETAIL:]
     if isinstance(error, UserError):
         return failed(str(error), detail)
+    if isinstance(error, SetupError):
+        return {**failed(one_line(error), detail), "status": "lost"}
     if _is_machines(error):
         return {**failed(f"machine: {one_line(error)}", detail), "status": "lost"}
     if _is_memory(error):

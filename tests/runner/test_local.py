@@ -52,7 +52,7 @@ def slow(trial):
 def build(trial):
     with trial.context.paused("base model"):
         time.sleep(1.0)
-    trial.context.artefact("abc", 12.5)
+    trial.context.artefact("abc", 12.5, {"made-with": "1.0"})
     return {"value": 1}
 
 @measure("span")
