@@ -28,6 +28,7 @@ from claimbench.paths import cache_dir, config_dir
 
 PACKAGE = Path(__file__).resolve().parent
 SHELF_PREFIX = "claimbench_shelf_"  # of the packages that `claimbench.shelf.package_of` names
+FILES_PREFIX = "claimbench_files_"  # of those that `claimbench.subjects.user_files.module_name` names
 _WITHOUT_NUMBERS = """
     bench claim cli currency doctor dry errors feed flags html installed ledger machine new paper paths plan plots
     progress publish recheck report rule rules runner session shared shelf spec summaries verdicts web __main__
@@ -168,6 +169,11 @@ def _top_folders(top: str) -> list[str]:
     if top.startswith(SHELF_PREFIX):
         root = _shelf_root(top)
         return [] if root is None else [str(root)]
+    if top.startswith(FILES_PREFIX):
+        from claimbench.subjects.user_files import folder_of
+
+        folder = folder_of(top)
+        return [] if folder is None else [str(folder)]
     specification = _specification(top)
     return [] if specification is None else list(specification.submodule_search_locations or ())
 

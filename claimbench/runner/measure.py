@@ -24,6 +24,7 @@ from claimbench.errors import NotApplicable, UserError, nearest
 from claimbench.runner.wire import Message
 from claimbench.shared import SetupError
 from claimbench.spec import Group, TrialSpec
+from claimbench.subjects.wheels import Unreachable
 from claimbench.trial import Trial, registry
 
 Send = Callable[[Message], None]
@@ -282,10 +283,10 @@ def outcome(error: BaseException, group: Group) -> Message:
     if missing:
         raise Refused(missing) from error
     detail = "".join(traceback.format_exception(error))[-DETAIL:]
+    if isinstance(error, SetupError | Unreachable):
+        return {**failed(one_line(error), detail), "status": "lost"}
     if isinstance(error, UserError):
         return failed(str(error), detail)
-    if isinstance(error, SetupError):
-        return {**failed(one_line(error), detail), "status": "lost"}
     if _is_machines(error):
         return {**failed(f"machine: {one_line(error)}", detail), "status": "lost"}
     if _is_memory(error):

@@ -15,7 +15,12 @@ from claimbench.spec import SubjectRef
 
 KINDS = {
     "causal-lm": "claimbench.subjects.causal_lm:KIND",
+    "sentence-encoder": "claimbench.subjects.sentence_encoder:KIND",
+    "chat": "claimbench.subjects.chat:KIND",
     "text": "claimbench.subjects.text:KIND",
+    "table": "claimbench.subjects.table:KIND",
+    "images": "claimbench.subjects.images:KIND",
+    "callable": "claimbench.subjects.callable:KIND",
 }
 
 

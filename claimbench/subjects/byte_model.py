@@ -30,7 +30,12 @@ def identity() -> str:
     """Known without building: what the model will be."""
     from claimbench.tasks.corpus import CORPUS_SHA256
 
-    code = code_digest("claimbench.blocks.byte_lm", "claimbench.subjects.documents")
+    code = code_digest(
+        "claimbench.blocks.byte_lm",
+        "claimbench.blocks.schedules",
+        "claimbench.subjects.documents",
+        "claimbench.subjects.splits",
+    )
     return digest(
         ["byte-lm", DOMAINS, MODEL, STEPS, BATCH, LR, SEED, THREADS, code, CORPUS_SHA256, version("torch")]
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,9 +108,18 @@ def _check_safetensors(path: Path) -> None:
         )
 
 
-def content_identity(folder: Path) -> str:
-    """The hash of all files that loading reads, by name and sha256: equal for a copy at another path."""
-    found = {path.name: path for pattern in CONTENT for path in folder.glob(pattern) if path.is_file()}
+def content_identity(folder: Path, nested: Sequence[str] = ()) -> str:
+    """The hash of all files that loading reads, by name and sha256: equal for a copy at another path.
+
+    nested: patterns of further files, in folders of the directory.
+    """
+    patterns = (*CONTENT, *nested)
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for pattern in patterns
+        for path in folder.glob(pattern)
+        if path.is_file()
+    }
     found.pop("claimbench.json", None)
     try:
         return digest({name: sha256_of(path) for name, path in found.items()})

@@ -7,13 +7,16 @@ decides, equal documents count once, and no document lies in two splits.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
-SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}  # of the characters
+from claimbench.errors import UserError, nearest
+from claimbench.subjects.splits import SHARES, boundaries
+
+__all__ = ["PASSAGE", "SHARES", "Document", "Text", "passages"]
+
 PASSAGE = 8_000  # characters, about: what a document is where a file holds everything
 
 
@@ -30,24 +33,46 @@ class Document:
 
 
 class Text:
-    """Documents in three disjoint splits; `train`, `validation` and `test` are their texts, joined by blank lines."""
+    """Documents in three disjoint splits; `train`, `validation` and `test` are their texts, joined by blank lines.
 
-    def __init__(self, documents: Iterable[Document]) -> None:
-        distinct = {document.sha256: document for document in documents if document.text.strip()}
+    Equal documents count once, under the first of their domains by name. splits: which documents lie where; default:
+    by the order of the hashes, each split with its share of the characters.
+    """
+
+    def __init__(
+        self, documents: Iterable[Document], splits: Mapping[str, tuple[Document, ...]] | None = None
+    ) -> None:
+        by_domain = sorted(documents, key=lambda document: document.domain, reverse=True)
+        distinct = {document.sha256: document for document in by_domain if document.text.strip()}
         self.documents: tuple[Document, ...] = tuple(distinct[key] for key in sorted(distinct))
+        self._chosen = splits
 
     @cached_property
     def splits(self) -> dict[str, tuple[Document, ...]]:
         """Documents in the order of their hashes: train, validation, test; none is empty if there are three."""
-        sizes = [len(document.text) for document in self.documents]
-        middles = [end - size / 2 for end, size in zip(accumulate(sizes), sizes, strict=True)]
-        count = len(sizes)
-        trained = bisect_left(middles, SHARES["train"] * sum(sizes))
-        trained = min(max(trained, 1), max(count - 2, 1))
-        validated = bisect_left(middles, (SHARES["train"] + SHARES["validation"]) * sum(sizes))
-        validated = min(max(validated, trained + 1), count - 1) if count > 2 else trained
+        if self._chosen is not None:
+            return dict(self._chosen)
+        trained, validated = boundaries([len(document.text) for document in self.documents])
         parts = (self.documents[:trained], self.documents[trained:validated], self.documents[validated:])
         return dict(zip(SHARES, parts, strict=True))
+
+    def of(self, domain: str) -> Text:
+        """One domain's documents, each in the split that it has in the whole text: what trains on the whole and
+        tests on the domain never meets a document twice. Raises UserError where a split would be empty.
+        """
+        if domain not in self.domains:
+            raise UserError(f'no domain "{domain}" in this text{nearest(domain, self.domains)}')
+        splits = {
+            name: tuple(document for document in part if document.domain == domain)
+            for name, part in self.splits.items()
+        }
+        for name, part in splits.items():
+            if not part:
+                count = sum(map(len, splits.values()))
+                raise UserError(
+                    f'domain "{domain}": none of its {count} documents falls into {name}; give it more documents'
+                )
+        return Text((document for part in splits.values() for document in part), splits)
 
     @cached_property
     def train(self) -> str:

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,6 +29,11 @@ _REMEMBERED = 20_000  # entries; beyond that, those of vanished files are droppe
 def say(line: str) -> None:
     """One line for the person who waits: on stderr, so that `--json` stays clean."""
     print(line, file=sys.stderr, flush=True)
+
+
+def shown(path: Path) -> str:
+    """A path as it may be printed, whatever bytes its name holds."""
+    return str(path).encode("utf-8", "replace").decode()
 
 
 @contextlib.contextmanager
@@ -48,16 +53,25 @@ def locked(path: Path) -> Iterator[None]:
 
 def sha256_of(path: Path) -> str:
     """A file's sha256, from memory if its size and modification time are those of the last time."""
-    stat = path.stat()
-    name, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
-    known = _remembered().get(name)
-    if known is not None and known[:2] == stamp:
-        return str(known[2])
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time() - stat.st_mtime > _RACY:
+    return sha256_of_each([path])[0]
+
+
+def sha256_of_each(paths: Iterable[Path]) -> list[str]:
+    """The sha256 of every file, as `sha256_of`; the memory is read and written once, however many they are."""
+    remembered, fresh, found = _remembered(), dict[str, list](), list[str]()
+    for path in paths:
+        stat = path.stat()
+        name, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
+        known = remembered.get(name)
+        if known is None or known[:2] != stamp:
+            with path.open("rb") as file:
+                known = [*stamp, hashlib.file_digest(file, "sha256").hexdigest()]
+            if time.time() - stat.st_mtime > _RACY:
+                fresh[name] = known
+        found.append(str(known[2]))
+    if fresh:
         with contextlib.suppress(OSError, UserError):  # a cache that cannot be written only costs time
-            _remember(name, [*stamp, found])
+            _remember(fresh)
     return found
 
 
@@ -73,10 +87,9 @@ def _remembered() -> dict[str, list]:
     return entries if isinstance(entries, dict) else {}
 
 
-def _remember(name: str, entry: list) -> None:
+def _remember(fresh: dict[str, list]) -> None:
     with locked(_hashes().with_suffix(".lock")):
-        entries = _remembered()
-        entries[name] = entry
+        entries = _remembered() | fresh
         if len(entries) > _REMEMBERED:
             entries = {path: value for path, value in entries.items() if Path(path).exists()}
         write_atomically(_hashes(), json.dumps(entries).encode())

@@ -1,4 +1,6 @@
-"""Texts as subjects: the default corpus or domains of it, a UTF-8 file, a folder of them, or a list of strings."""
+"""Texts as subjects: the default corpus or domains of it, a UTF-8 file here or at an address, a folder of them, or a
+list of strings. A folder's sub-folders are its domains.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +13,46 @@ from claimbench.errors import UserError, nearest
 from claimbench.paths import cache_dir, write_atomically
 from claimbench.spec import SubjectRef, digest
 from claimbench.subjects.documents import Document, Text, passages
-from claimbench.subjects.store import sha256_of
+from claimbench.subjects.remote import fetch_url, file_name, is_url, shown_url
+from claimbench.subjects.store import sha256_of_each, shown
 
 MINIMUM = 64_000  # bytes: less gives a test split too small for any measure
 MINIMUM_DOCUMENTS = 8
 
 
-def read_text(path: Path) -> list[Document]:
-    """The documents of a UTF-8 file (its passages) or of a folder (its files). Raises UserError."""
-    files = _files(path)
-    texts = [text for text in (_decoded(file, alone=path.is_file()) for file in files) if text is not None]
-    size = sum(len(text.encode()) for text in texts)
+def read_text(path: Path, where: str = "") -> list[Document]:
+    """The documents of a UTF-8 file (its passages) or of a folder (its files). Raises UserError.
+
+    where: what the user calls it, if not by its path. A document's domain is the first folder below `path` on the way
+    to its file; "" where there is none.
+    """
+    where = where or shown(path)
+    if path.is_file():
+        read = [("", _decoded(path, where, alone=True))]
+    else:
+        read = [(_domain(file, path), _decoded(file, shown(file), alone=False)) for file in _files(path)]
+    texts = [(domain, text) for domain, text in read if text is not None]
+    size = sum(len(text.encode()) for _, text in texts)
     if size < MINIMUM:
-        raise UserError(f"{_shown(path)}: {size:,} bytes of text; at least {MINIMUM:,} are needed")
+        raise UserError(f"{where}: {size:,} bytes of text; at least {MINIMUM:,} are needed")
     if len(texts) < 2 * MINIMUM_DOCUMENTS:
-        texts = [passage for text in texts for passage in passages(text)]
-    documents = [Document(text) for text in texts]
+        texts = [(domain, passage) for domain, text in texts for passage in passages(text)]
+    documents = [Document(text, domain) for domain, text in texts]
     if len({document.sha256 for document in documents}) < MINIMUM_DOCUMENTS:
         raise UserError(
-            f"{_shown(path)}: fewer than {MINIMUM_DOCUMENTS} different documents; break its lines or give more files"
+            f"{where}: fewer than {MINIMUM_DOCUMENTS} different documents; break its lines or give more files"
         )
     return documents
 
 
+def _domain(file: Path, folder: Path) -> str:
+    parts = file.relative_to(folder).parts
+    return shown(Path(parts[0])) if len(parts) > 1 else ""
+
+
 def _files(path: Path) -> list[Path]:
     if not path.exists():
-        raise UserError(f"{_shown(path)}: no such file or folder")
+        raise UserError(f"{shown(path)}: no such file or folder")
     try:
         if path.is_file():
             return [path]
@@ -46,37 +62,36 @@ def _files(path: Path) -> list[Path]:
             if f.is_file() and not any(p.startswith(".") for p in f.relative_to(path).parts)
         ]
     except OSError as error:
-        raise UserError(f"{_shown(path)}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{shown(path)}: cannot be read: {error.strerror}") from None
     if not found:
-        raise UserError(f"{_shown(path)}: holds no files")
+        raise UserError(f"{shown(path)}: holds no files")
     return sorted(found)
 
 
-def _decoded(path: Path, *, alone: bool) -> str | None:
+def _decoded(path: Path, where: str, *, alone: bool) -> str | None:
     """A file's text; None for a binary file among others."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{_shown(path)}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{where}: cannot be read: {error.strerror}") from None
     if b"\0" in content[:8192] and not alone:
         return None
     try:
         return content.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"{_shown(path)}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-
-
-def _shown(path: Path) -> str:
-    """A path as it may be printed, whatever bytes its name holds."""
-    return str(path).encode("utf-8", "replace").decode()
+        raise UserError(f"{where}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
 
 
 class TextKind:
-    """Texts by name (`default-corpus`, `default-corpus:python,json`), by path, or a list of strings with a version."""
+    """Texts by name (`default-corpus`, `default-corpus:python,json`), by path or address, or a list of strings with a
+    version.
+    """
 
     def resolve(self, value: Any, version: str | None) -> SubjectRef:
         if isinstance(value, str) and value.split(":")[0] == "default-corpus":
             return _default(value)
+        if isinstance(value, str) and is_url(value):
+            return _known(fetch_url(value), value=shown_url(value), label=file_name(value))
         if isinstance(value, str | Path):
             return _local(value)
         return _object(value, version)
@@ -96,7 +111,7 @@ class TextKind:
         if ref.path:
             path = Path(ref.path)
             if _identity(path) != ref.identity:
-                raise UserError(f"{_shown(path)}: changed since this run was planned; start it again")
+                raise UserError(f"{shown(path)}: changed since this run was planned; start it again")
             return Text(_stored(path) if path.parent == _objects() else read_text(path))
         from claimbench.tasks.corpus import read_corpus
 
@@ -124,30 +139,34 @@ def _local(value: str | Path) -> SubjectRef:
     path = Path(value).expanduser()
     if isinstance(value, str) and not path.exists() and "/" not in value:
         raise UserError(
-            f'no text "{_shown(path)}": no such file or folder{nearest(value, ["default-corpus"])}'
+            f'no text "{shown(path)}": no such file or folder{nearest(value, ["default-corpus"])}'
         )
-    path = path.resolve()
+    return _known(path.resolve(), value=shown(Path(value)), label=shown(Path(path.resolve().name)))
+
+
+def _known(path: Path, *, value: str, label: str) -> SubjectRef:
     identity = _identity(path)
     checked = _objects() / f"{identity}.checked"  # the same content was found whole and large enough before
     if not checked.exists():
-        read_text(path)
+        read_text(path, value)
         write_atomically(checked, b"")
-    return SubjectRef(
-        kind="text",
-        value=_shown(Path(value)),
-        identity=identity,
-        path=str(path),
-        label=_shown(Path(path.name)),
-        private=True,
-    )
+    return SubjectRef(kind="text", value=value, identity=identity, path=str(path), label=label, private=True)
 
 
 def _identity(path: Path) -> str:
-    """The hash of the files' contents, whatever they are called; remembered, so that a second use reads nothing."""
+    """The hash of the files' contents and domains, whatever the files are called; remembered, so that a second use
+    reads nothing.
+    """
     try:
-        return digest(["text", path.is_file(), sorted({sha256_of(file) for file in _files(path)})])
+        files = _files(path)
+        contents = sha256_of_each(files)
+        domains = [_domain(file, path) for file in files]
+        content: list[object] = [*sorted(set(contents))]
+        if any(domains):
+            content = [*sorted(set(zip(domains, contents, strict=True)))]
+        return digest(["text", path.is_file(), content])
     except OSError as error:
-        raise UserError(f"{_shown(Path(error.filename))}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{shown(Path(error.filename))}: cannot be read: {error.strerror}") from None
 
 
 def _objects() -> Path:

@@ -149,6 +149,7 @@ def test_building_shared_set_up_stops_the_clock(paper: MakePaper) -> None:
     kept = run([the_group])
     (result,) = kept.finished[the_group.key]
     assert (result.status, result.artefacts) == ("ok", {"abc": 12.5})
+    assert result.packages["made-with"] == "1.0"
     assert result.seconds < 0.6
     assert [e.message for e in kept.kinds("building")] == ["base model"]
 

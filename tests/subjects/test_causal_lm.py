@@ -142,13 +142,13 @@ def test_smollm2_weights_lie_on_a_four_bit_grid(shared_cache: None) -> None:
     """Blocks of 32 weights take at most 16 values: the caveat that reports must carry is true."""
     from safetensors import safe_open
 
-    from claimbench.subjects.causal_lm import _home
+    from claimbench.subjects.pretrained import home
     from claimbench.subjects.store import is_built
 
-    home = _home(resolve_subject("causal-lm", "smollm2-135m"))
-    if not is_built(home):
+    folder = home(resolve_subject("causal-lm", "smollm2-135m"))
+    if not is_built(folder):
         pytest.skip("smollm2-135m is not in the cache")
-    with safe_open(home / "model.safetensors", framework="np") as file:
+    with safe_open(folder / "model.safetensors", framework="np") as file:
         rows = file.get_tensor("model.layers.3.mlp.up_proj.weight")[:64].reshape(-1, 32)
     assert max(len(set(row)) for row in rows.tolist()) <= 16
 
@@ -160,11 +160,11 @@ def test_the_byte_lm_beats_counts_of_pairs_on_held_out_text(shared_cache: None) 
 
     from claimbench.blocks.byte_lm import nats_per_byte
     from claimbench.subjects.byte_model import DOMAINS
-    from claimbench.subjects.causal_lm import _home
+    from claimbench.subjects.pretrained import home
     from claimbench.subjects.store import is_built
 
     ref = resolve_subject("causal-lm", "byte-lm")
-    if not is_built(_home(ref)):
+    if not is_built(home(ref)):
         pytest.skip("byte-lm is not in the cache; a minute of training is not this test's work")
     opened = open_subject(ref)
     text = open_subject(resolve_subject("text", "default-corpus:" + ",".join(DOMAINS)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import string
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claimbench.errors import UserError
-from claimbench.subjects import downloads, open_subject, resolve_subject
+from claimbench.subjects import downloads, open_subject, resolve_subject, store
+from claimbench.subjects import text as texts
 from claimbench.subjects.documents import SHARES, Document, Text, passages
 
 
@@ -153,3 +155,90 @@ def test_names_and_domains_are_checked(own_cache: Path) -> None:
     with pytest.raises(UserError, match='did you mean "text"'):
         resolve_subject("texts", "default-corpus")
     assert downloads([ref, resolve_subject("text", "default-corpus:json")]) > 10e6
+
+
+def _domains(folder: Path, sizes: dict[str, int]) -> Path:
+    for domain, count in sizes.items():
+        (folder / domain / "deeper").mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            home = folder / domain / ("deeper" if index % 2 and domain != "." else ".")
+            (home / f"{index}.md").write_text(_words(1000 * len(domain) + index, 2_000))
+    return folder
+
+
+def test_a_folders_sub_folders_are_its_domains(own_cache: Path, tmp_path: Path) -> None:
+    folder = _domains(tmp_path / "texts", {"law": 40, "code": 40, ".": 20})
+    text = open_subject(resolve_subject("text", folder))
+    assert text.domains == ("", "code", "law")
+    for domain, count in (("", 20), ("code", 40), ("law", 40)):
+        assert sum(document.domain == domain for document in text.documents) == count
+    (tmp_path / "few").mkdir()
+    few = _domains(tmp_path / "few", {"law": 1, "code": 1})
+    for name in ("law", "code"):
+        (few / name / "0.md").write_text(_words(len(name), 60_000))
+    assert open_subject(resolve_subject("text", few)).domains == ("code", "law")
+
+
+def test_identity_knows_domains_and_no_other_names(own_cache: Path, tmp_path: Path) -> None:
+    folder = _domains(tmp_path / "texts", {"law": 20, "code": 20})
+    identity = resolve_subject("text", folder).identity
+    (folder / "law" / "0.md").rename(folder / "law" / "deeper" / "renamed.md")
+    folder = folder.rename(tmp_path / "elsewhere")
+    assert resolve_subject("text", folder).identity == identity
+    (folder / "law" / "2.md").rename(folder / "code" / "from law.md")
+    assert resolve_subject("text", folder).identity != identity
+    (folder / "code" / "from law.md").rename(folder / "law" / "2.md")
+    (folder / "law").rename(folder / "laws")
+    assert resolve_subject("text", folder).identity != identity
+
+
+def test_equal_documents_count_once_under_the_first_domain() -> None:
+    documents = [Document("same", "b"), Document("same", "a"), Document("other", "b"), Document("third", "c")]
+    for order in (documents, documents[::-1]):
+        assert {d.text: d.domain for d in Text(order).documents} == {"same": "a", "other": "b", "third": "c"}
+
+
+def test_one_domains_documents_keep_their_splits() -> None:
+    text = Text(Document(_words(index, 300), "ab"[index % 2]) for index in range(200))
+    part = text.of("a")
+    assert part.domains == ("a",)
+    assert len(part.documents) == 100
+    for name in SHARES:
+        assert part.splits[name] == tuple(d for d in text.splits[name] if d.domain == "a")
+        assert getattr(part, name) == "\n\n".join(d.text for d in part.splits[name])
+    with pytest.raises(UserError, match='no domain "c" in this text'):
+        text.of("c")
+    small = Text([*text.documents, Document("one alone", "z")])
+    with pytest.raises(UserError, match="none of its 1 documents falls into"):
+        small.of("z")
+
+
+def test_the_second_identity_of_gigabytes_reads_nothing(own_cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "large.txt"
+    with path.open("wb") as file:
+        file.truncate(200_000_000)
+    os.utime(path, (time.time() - 100, time.time() - 100))
+    first = texts._identity(path)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        assert texts._identity(path) == first
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.05
+
+
+def test_many_files_are_remembered_with_one_write(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for index in range(300):
+        path = folder / f"{index}.md"
+        path.write_text(f"{index}")
+        os.utime(path, (time.time() - 100, time.time() - 100))
+    remembered = []
+    remember = store._remember
+    monkeypatch.setattr(store, "_remember", lambda fresh: (remembered.append(len(fresh)), remember(fresh)))
+    first = texts._identity(folder)
+    assert texts._identity(folder) == first
+    assert remembered == [300]
