@@ -7,7 +7,6 @@ and a loss in nats per byte compares across models (ByT5: Xue et al. 2021, arXiv
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from claimbench.blocks.schedules import warm_cosine
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -109,7 +110,7 @@ def train_byte_lm(
         betas=(0.9, 0.95),
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps, floor=0.05))
     for step in range(steps):
         loss = nats_per_byte(model, windows(stream, starts[step], context)).mean()
         loss.backward()
@@ -120,11 +121,3 @@ def train_byte_lm(
         if progress is not None:
             progress(step + 1, steps, float(loss.detach()))
     return model.eval()
-
-
-def _warm_cosine(step: int, steps: int) -> float:
-    """A factor on the learning rate: up over the first tenth, then down a cosine to a twentieth."""
-    warm = max(1, steps // 10)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from claimbench.blocks.schedules import warm_cosine
+
 DYNAMICS_RATE = 1e-3
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -59,15 +61,9 @@ def fit(
     optimiser = torch.optim.AdamW(
         parameter_groups(model, learning_rate=learning_rate, weight_decay=weight_decay)
     )
-    rising = max(round(warmup * steps), 1)
-    falling = max(steps - rising, 1)
-
-    def rate(step: int) -> float:
-        if step < rising:
-            return (step + 1) / rising
-        return 0.5 * (1 + math.cos(math.pi * (step - rising) / falling))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: warm_cosine(step, steps, warmup=warmup)
+    )
     model.train()
     last: list[Tensor] = []
     for step in range(steps):
