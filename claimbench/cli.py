@@ -12,6 +12,7 @@ import typer
 
 from claimbench import flags
 from claimbench.errors import UserError
+from claimbench.feed import cli as feed
 
 if TYPE_CHECKING:
     from claimbench.session import Outcome
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(feed.app, name="feed")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Shelves = Annotated[
@@ -95,25 +97,63 @@ def list_papers(
     _show_entries(papers, as_json)
 
 
-@app.command(epilog='Example:  claimbench search "state space"')
+@app.command(epilog="Example:  claimbench search state space group:sequence year:2020-2024")
 def search(
-    words: Annotated[list[str], typer.Argument(help="Words that title, claims or summary must hold.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(help="Words, and filters: group:NAME, year:2020-2024, verdict:holds, author:NAME."),
+    ],
+    meaning: Annotated[
+        bool, typer.Option("--meaning", help="Also by meaning: loads the encoder, or asks a running one.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Papers to show.")] = 50,
+    ledger: LedgerAt = None,
     as_json: AsJson = False,
     shelf: Shelves = None,
 ) -> None:
-    """Search the shelf's papers by words."""
+    """Search the shelf's papers by words, and by meaning if asked; similar papers follow where they are known."""
+    from claimbench.search.query import joined, parse
+    from claimbench.search.shelf import search_shelf
+
     found = _shelf(shelf)
-    papers = found.search(" ".join(words))
+    query = joined(words)
+    verdicts: dict[str, list[str]] | None = None
+    if parse(query).verdicts:
+        from claimbench.report import report as rows_of
+
+        verdicts = {}
+        for row in rows_of(ledger=ledger, shelf=found):
+            if row.verdict is not None:
+                verdicts.setdefault(row.paper.id, []).append(row.verdict.state)
+    results = search_shelf(found, query, limit=limit, meaning=meaning, verdicts=verdicts)
     _warn_broken(found)
-    _show_entries(papers, as_json)
-    if not papers and not as_json:
-        print(f'no paper holds all of "{" ".join(words)}"; try fewer words', file=sys.stderr)
+    ways = {entry.id: way for entry, way in results.papers}
+    if as_json:
+        _show_entries([entry for entry, _ in results.papers], as_json, ways)
+        return
+    for word, others in results.corrections.items():
+        print(f'"{word}" stands nowhere; did you mean {" or ".join(others)}?', file=sys.stderr)
+    if not any(way == "words" for way in ways.values()) and not meaning:
+        closest = "these hold some of them" if ways else "try fewer words"
+        print(f'no paper holds all of "{query}"; {closest}', file=sys.stderr)
+    _show_entries([entry for entry, way in results.papers if way != "similar"], as_json)
+    similar = [entry for entry, way in results.papers if way == "similar"]
+    if similar:
+        print("\nsimilar in meaning to the first of them:")
+        _show_entries(similar, as_json)
+    if results.more:
+        print(f"only the first {limit} are shown; --limit shows more", file=sys.stderr)
 
 
-def _show_entries(papers: list[Any], as_json: bool) -> None:
+def _show_entries(papers: list[Any], as_json: bool, ways: dict[str, str] | None = None) -> None:
     if as_json:
         keys = ("id", "group", "title", "year", "authors", "arxiv", "summary", "topics", "claims")
-        _print_json([{key: getattr(entry, key) for key in keys} for entry in papers])
+        _print_json(
+            [
+                {key: getattr(entry, key) for key in keys} | ({"found": ways[entry.id]} if ways else {})
+                for entry in papers
+            ]
+        )
         return
     width = max((len(entry.id) for entry in papers), default=0)
     group = ""

@@ -1,31 +1,44 @@
-"""The connection: opening, migrating, transactions, and the user's troubles with the place in one line."""
+"""The connection: opening, migrating, transactions, and the user's troubles with the place in one line.
+
+A store is a subclass that names its tables, its file and the flag that moves it; the ledger is the default.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from claimbench.errors import UserError
 from claimbench.ledger import schema
-from claimbench.ledger.schema import META
 from claimbench.paths import data_dir
 
 
-def default_url() -> str:
-    return f"sqlite:///{data_dir() / 'ledger.sqlite'}"
+class Schema(Protocol):
+    """What a store's schema module holds. `META` is a table of names and values; "schema" is its version."""
+
+    METADATA: sa.MetaData
+    META: sa.Table
+    SCHEMA_VERSION: int
+    MIGRATIONS: dict[int, schema.Migration]
 
 
 class Database:
-    """Open with a path, a URL, or nothing for the default ledger. Close it, or use it as a context manager."""
+    """Open with a path, a URL, or nothing for the default place. Close it, or use it as a context manager."""
+
+    schema: ClassVar[Schema] = schema
+    name: ClassVar[str] = "ledger"  # opens every complaint about the place
+    file: ClassVar[str] = "ledger.sqlite"  # in `data_dir()`
+    flag: ClassVar[str] = "--ledger"
 
     def __init__(self, where: str | Path | None = None) -> None:
-        text = str(where) if where else default_url()
+        text = str(where) if where else self.default_url()
         self.url = text if "://" in text else f"sqlite:///{Path(text).expanduser().resolve()}"
+        self._shown = sa.make_url(self.url).render_as_string(hide_password=True)  # for complaints
         self._sqlite = self.url.startswith("sqlite")
         if self._sqlite:
             self._prepare_folder()
@@ -33,6 +46,10 @@ class Database:
         if self._sqlite:
             _configure_sqlite(self._engine)
         self._migrate()
+
+    @classmethod
+    def default_url(cls) -> str:
+        return f"sqlite:///{data_dir() / cls.file}"
 
     def __enter__(self) -> Self:
         return self
@@ -49,36 +66,35 @@ class Database:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"ledger: cannot make {folder}: {error.strerror}; choose another place with --ledger"
+                f"{self.name}: cannot make {folder}: {error.strerror}; choose another place with {self.flag}"
             ) from None
 
     def _migrate(self) -> None:
+        meta, wanted = self.schema.META, self.schema.SCHEMA_VERSION
         with self.read() as connection:
             fresh = not sa.inspect(connection).has_table("meta")
             version = (
-                None if fresh else connection.scalar(sa.select(META.c.value).where(META.c.name == "schema"))
+                None if fresh else connection.scalar(sa.select(meta.c.value).where(meta.c.name == "schema"))
             )
-        if version is not None and int(version) == schema.SCHEMA_VERSION:
+        if version is not None and int(version) == wanted:
             return
-        if version is not None and int(version) > schema.SCHEMA_VERSION:
+        if version is not None and int(version) > wanted:
             raise UserError(
-                f"ledger: {self.url} has schema {version}, this claimbench knows {schema.SCHEMA_VERSION}; "
+                f"{self.name}: {self._shown} has schema {version}, this claimbench knows {wanted}; "
                 "update claimbench"
             )
         with self.write() as connection:
             if version is None:
-                schema.METADATA.create_all(
+                self.schema.METADATA.create_all(
                     connection
                 )  # checks each table first, so that two first runs do no harm
-                found = connection.scalar(sa.select(META.c.value).where(META.c.name == "schema"))
+                found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "schema"))
                 if found is None:
-                    connection.execute(META.insert().values(name="schema", value=str(schema.SCHEMA_VERSION)))
+                    connection.execute(meta.insert().values(name="schema", value=str(wanted)))
                 return
-            for step in range(int(version), schema.SCHEMA_VERSION):
-                schema.MIGRATIONS[step](connection)
-            connection.execute(
-                META.update().where(META.c.name == "schema").values(value=str(schema.SCHEMA_VERSION))
-            )
+            for step in range(int(version), wanted):
+                self.schema.MIGRATIONS[step](connection)
+            connection.execute(meta.update().where(meta.c.name == "schema").values(value=str(wanted)))
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -93,7 +109,7 @@ class Database:
 
     @contextmanager
     def _plainly(self) -> Iterator[None]:
-        """The user's troubles with the place of the ledger, in one line."""
+        """The user's troubles with the place of the store, in one line."""
         try:
             yield
         except (exc.OperationalError, exc.DatabaseError) as error:
@@ -105,9 +121,14 @@ class Database:
                 for word in ("readonly", "unable to open", "full", "disk I/O", "not a database", "locked")
             ):
                 raise UserError(
-                    f"ledger: {self.url}: {reason}; free it, or choose another with --ledger"
+                    f"{self.name}: {self._shown}: {reason}; free it, or choose another with {self.flag}"
                 ) from error
             raise
+
+
+def default_url() -> str:
+    """Where the ledger lies unless a command names another place."""
+    return Database.default_url()
 
 
 def _configure_sqlite(engine: sa.Engine) -> None:

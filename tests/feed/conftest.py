@@ -1,0 +1,22 @@
+"""A web server of this machine for the tests that pull."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from feeds import Handler, Server
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Handler], Server]]:
+    """`serve(handler)` starts a server on a free port; it ends with the test."""
+    running: list[Server] = []
+
+    def start(handler: Handler) -> Server:
+        running.append(Server(handler))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.close()
