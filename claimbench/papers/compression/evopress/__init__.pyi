@@ -1,0 +1,16 @@
+from .database import WeightDatabase as WeightDatabase
+from .database import bits_database as bits_database
+from .database import search_levels as search_levels
+from .database import sparsity_database as sparsity_database
+from .depth import DepthProfile as DepthProfile
+from .depth import drop as drop
+from .depth import export_pruned as export_pruned
+from .depth import load_profile as load_profile
+from .depth import prune_depth as prune_depth
+from .depth import save_profile as save_profile
+from .depth import save_pruned as save_pruned
+from .search import Outcome as Outcome
+from .search import Space as Space
+from .search import Stage as Stage
+from .search import evolve as evolve
+from .search import level_switch as level_switch

@@ -1,0 +1,10 @@
+from .hippo import INITIALISATIONS as INITIALISATIONS
+from .hippo import hippo_legs as hippo_legs
+from .hippo import nplr as nplr
+from .kernel import dplr_kernel as dplr_kernel
+from .kernel import recurrence as recurrence
+from .kernel import truncate as truncate
+from .kernel import untruncate as untruncate
+from .layer import DPLR as DPLR
+from .layer import S4 as S4
+from .layer import SequenceKernel as SequenceKernel
