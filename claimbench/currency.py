@@ -31,7 +31,8 @@ SHELF_PREFIX = "claimbench_shelf_"  # of the packages that `claimbench.shelf.pac
 FILES_PREFIX = "claimbench_files_"  # of those that `claimbench.subjects.user_files.module_name` names
 _WITHOUT_NUMBERS = """
     bench claim cli currency doctor dry errors feed flags html installed ledger machine new paper paths plan plots
-    progress publish recheck report rule rules runner session shared shelf spec summaries verdicts web __main__
+    progress publish recheck report rule rules runner search session shared shelf spec summaries testing verdicts
+    community views web __main__
 """
 INFRASTRUCTURE = frozenset({"claimbench", *(f"claimbench.{name}" for name in _WITHOUT_NUMBERS.split())})
 """Modules that carry numbers but make none: they may change without a new measurement."""

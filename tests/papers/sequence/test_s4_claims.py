@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
 from claimbench.errors import UserError
-from claimbench.paper import Claim, Paper, load_paper
+from claimbench.paper import Paper, load_paper
 from claimbench.papers.sequence.s4 import claims
 from claimbench.shelf import BUILT_IN
-from claimbench.trial import Row, Table, Trial, registry
+from claimbench.testing import check_derived, check_registry, declared, made_up, smoke_trials, untimed
+from claimbench.trial import Table, registry
 
 
 @pytest.fixture(scope="module")
@@ -21,58 +22,25 @@ def paper() -> Paper:
     return load_paper(BUILT_IN / "sequence" / "s4" / "paper.toml")
 
 
-def trials(claim: Claim, point: Mapping[str, Any], seed: int = 3, **sizes: Any) -> list[Trial]:
-    size = {**claim.sizes("smoke"), **sizes}
-    tuned = {name: values[0] for name, values in claim.tuning.items()}
-    return [
-        Trial(
-            arm=arm,
-            point=point,
-            seed=seed,
-            size=size,
-            dtype=str(size.get("dtype", claim.dtype)),
-            method=claim.method,
-            tuned_values=tuned,
-        )
-        for arm in claim.arms("smoke")
-    ]
-
-
 @pytest.fixture
-def quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One call of each step instead of a timed round: these tests are about the rest of the measure."""
-
-    def once(self: Trial, steps: Mapping[str, Any]) -> dict[str, float]:
-        for step in steps.values():
-            step()
-        return {arm: 1.0 + index for index, arm in enumerate(steps)}
-
-    monkeypatch.setattr(Trial, "rounds", once)
+def quick_rounds() -> Iterator[None]:
+    with untimed():
+        yield
 
 
-def names(claim: Claim) -> set[str]:
-    return {name for name, metric in claim.metrics.items() if not metric.derived}
-
-
-def test_every_claim_has_its_measure_and_all_derived_numbers(paper: Paper) -> None:
+def test_every_claim_has_its_measure_and_derived_numbers_recover_exponents(paper: Paper) -> None:
     found = registry(claims.__name__)
-    assert {claim.measured_by for claim in paper.claim} == set(found.measures)
+    check_registry(paper, found)
     claim = paper.find_claim("kernel-cost")
-    rows = [
-        Row(arm, point, 0, {"seconds": float(point["n"]) ** 2 * float(point["length"])})
-        for arm in claim.arms("quick")
-        for point in claim.points("quick")
-    ]
-    derived = found.derived["kernel-cost"](Table(rows))
-    assert set(derived) == {name for name, metric in claim.metrics.items() if metric.derived}
+    seed = made_up(claim, lambda point: float(point["n"]) ** 2 * float(point["length"]))
+    derived = check_derived(claim, found, seed)
     for name, value in derived.items():
         assert value == pytest.approx(2.0 if name.startswith(("n_slope", "last_slope")) else 1.0)
 
 
 def test_slopes_need_three_settings_and_every_arms_points(paper: Paper) -> None:
     claim = paper.find_claim("kernel-cost")
-    points = claim.points("quick")
-    rows = [Row(arm, point, 0, {"seconds": 1.0}) for arm in claim.arms("quick") for point in points]
+    rows = made_up(claim, lambda point: 1.0)
     few = Table([row for row in rows if row.point["n"] in (64, 128)])
     assert math.isnan(claims.kernel_slopes(few)["n_slope_s4"])
     hole = Table([row for row in rows if not (row.arm == "s4" and row.point["n"] == 256)])
@@ -85,11 +53,11 @@ def test_kernels_agree_whatever_is_timed(
     paper: Paper, quick_rounds: None, dtype: str, largest: float
 ) -> None:
     claim = paper.find_claim("kernel-cost")
-    results = claims.kernel_cost(trials(claim, {"n": 16, "length": 100}, dtype=dtype))
+    results = claims.kernel_cost(smoke_trials(claim, {"n": 16, "length": 100}, dtype=dtype))
     assert len(results) == len(claim.arms("smoke"))
     by_arm = dict(zip(claim.arms("smoke"), results, strict=True))
     for arm, result in by_arm.items():
-        assert set(result) == names(claim)
+        assert set(result) == declared(claim)
         assert all(math.isfinite(value) for value in result.values())
         if arm != "dense-eigen":
             assert result["error"] < 1e-12
@@ -113,34 +81,34 @@ def test_kernel_cost_refuses_in_one_line(
     paper: Paper, quick_rounds: None, point: dict[str, Any], sizes: dict[str, Any], word: str
 ) -> None:
     with pytest.raises(UserError, match=word):
-        claims.kernel_cost(trials(paper.find_claim("kernel-cost"), point, **sizes))
+        claims.kernel_cost(smoke_trials(paper.find_claim("kernel-cost"), point, **sizes))
 
 
 def test_hippo_init_repeats_with_its_seed(paper: Paper) -> None:
     claim = paper.find_claim("hippo-init")
     for trial, again, other in zip(
-        trials(claim, {"band": 0.05}),
-        trials(claim, {"band": 0.05}),
-        trials(claim, {"band": 0.05}, seed=4),
+        smoke_trials(claim, {"band": 0.05}),
+        smoke_trials(claim, {"band": 0.05}),
+        smoke_trials(claim, {"band": 0.05}, seed=4),
         strict=True,
     ):
         result = claims.hippo_init(trial)
-        assert set(result) == names(claim)
+        assert set(result) == declared(claim)
         assert 0 < result["nmse"] < 1.5
         assert result["step_size"] in trial.size["step_sizes"]
         assert claims.hippo_init(again) == result
         assert claims.hippo_init(other)["nmse"] != result["nmse"]
     with pytest.raises(UserError, match="delay"):
-        claims.hippo_init(trials(claim, {"band": 0.05}, delay=200)[0])
+        claims.hippo_init(smoke_trials(claim, {"band": 0.05}, delay=200)[0])
     with pytest.raises(UserError, match="even"):
-        claims.hippo_init(trials(claim, {"band": 0.05}, state=7)[0])
+        claims.hippo_init(smoke_trials(claim, {"band": 0.05}, state=7)[0])
 
 
 @pytest.mark.parametrize("order", ["rows", "permuted"])
 def test_trained_initialisations_return_what_is_declared(paper: Paper, order: str) -> None:
     claim = paper.find_claim("hippo-init-trained")
-    result = claims.hippo_init_trained(trials(claim, {"order": order})[0])
-    assert set(result) == names(claim)
+    result = claims.hippo_init_trained(smoke_trials(claim, {"order": order})[0])
+    assert set(result) == declared(claim)
     assert 0 <= result["accuracy"] <= 1
 
 
@@ -150,8 +118,8 @@ def test_generation_has_equal_arms_and_states_that_do_not_depend_on_the_context_
     claim = paper.find_claim("constant-generation")
     states = {}
     for context in (16, 64):
-        s4, transformer = claims.constant_generation(trials(claim, {"context": context}))
-        assert set(s4) == names(claim)
+        s4, transformer = claims.constant_generation(smoke_trials(claim, {"context": context}))
+        assert set(s4) == declared(claim)
         assert s4["parameters"] == pytest.approx(transformer["parameters"], rel=0.02)
         states[context] = (s4["state_bytes"], transformer["state_bytes"])
     assert states[16][0] == states[64][0] == 16 * 8 * 4  # features x state x float32
@@ -161,8 +129,8 @@ def test_generation_has_equal_arms_and_states_that_do_not_depend_on_the_context_
 @pytest.mark.parametrize("tuning", [False, True])
 def test_long_range_learning_tunes_on_other_data_than_it_tests(paper: Paper, tuning: bool) -> None:
     claim = paper.find_claim("long-range-learning")
-    for trial in trials(claim, {"length": 64}, tuning=tuning):
+    for trial in smoke_trials(claim, {"length": 64}, tuning=tuning):
         result = claims.long_range_learning(trial)
-        assert set(result) == names(claim)
+        assert set(result) == declared(claim)
         assert 0 <= result["accuracy"] <= 1
         assert claims.long_range_learning(trial) == result
