@@ -7,6 +7,7 @@ A mixer is a module over [batch, length, features] that also runs token by token
     state = layer.init_state(batch=2)
     y_0, state = layer.step(x[:, 0], state)        # [batch, features]
 
+Most also have `prefill(x)`: `forward` and the state after the last token, as generation from a prompt needs it.
 A paper's own mixer stays in its folder until another paper compares itself with it; then it moves here.
 """
 
@@ -22,7 +23,13 @@ from claimbench.errors import UserError, nearest
 
 MIXERS = {
     "attention": "claimbench.blocks.mixers.attention:Attention",
+    "base-conv": "claimbench.blocks.mixers.convolution:BaseConv",
+    "based": "claimbench.papers.sequence.based.layer:BasedMixer",
+    "gru": "claimbench.blocks.mixers.recurrent:GRU",
+    "linear-attention": "claimbench.blocks.mixers.linear_attention:LinearAttention",
     "lstm": "claimbench.blocks.mixers.recurrent:LSTM",
+    "mamba": "claimbench.blocks.mixers.mamba:Mamba",
+    "sliding-window": "claimbench.blocks.mixers.window:SlidingWindow",
 }
 
 

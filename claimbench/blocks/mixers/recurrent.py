@@ -1,4 +1,5 @@
-"""Recurrent networks as mixers, by torch's own kernels. LSTM: Hochreiter and Schmidhuber 1997."""
+"""Recurrent networks as mixers, by torch's own kernels. LSTM: Hochreiter and Schmidhuber 1997; GRU: Cho et al. 2014,
+arXiv 1406.1078."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ class LSTM(nn.Module):
 
     def init_state(self, batch: int) -> tuple[Tensor, Tensor]:
         zero = self.out.weight.new_zeros(1, batch, self.lstm.hidden_size)
-        return zero, zero
+        return zero, zero.clone()
 
     def step(
         self, x: Float[Tensor, "batch features"], state: tuple[Tensor, Tensor]
@@ -35,3 +36,29 @@ class LSTM(nn.Module):
 
     def state_bytes(self, batch: int = 1, length: int = 0) -> int:
         return 2 * batch * self.lstm.hidden_size * self.out.weight.element_size()
+
+
+class GRU(nn.Module):
+    """One GRU layer of `hidden` units, projected back to `features`."""
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(features, hidden, batch_first=True)
+        self.out = nn.Linear(hidden, features)
+
+    def forward(self, x: Float[Tensor, "batch length features"]) -> Float[Tensor, "batch length features"]:
+        out: Tensor = self.out(self.gru(x)[0])
+        return out
+
+    def init_state(self, batch: int) -> Float[Tensor, "one batch hidden"]:
+        return self.out.weight.new_zeros(1, batch, self.gru.hidden_size)
+
+    def step(
+        self, x: Float[Tensor, "batch features"], state: Float[Tensor, "one batch hidden"]
+    ) -> tuple[Float[Tensor, "batch features"], Float[Tensor, "one batch hidden"]]:
+        """One token."""
+        y, state = self.gru(x[:, None], state)
+        return self.out(y[:, 0]), state
+
+    def state_bytes(self, batch: int = 1, length: int = 0) -> int:
+        return batch * self.gru.hidden_size * self.out.weight.element_size()

@@ -1,0 +1,13 @@
+from .flops import Decoder as Decoder
+from .flops import doremi as doremi
+from .mixtures import sample_mixtures as sample_mixtures
+from .ngrams import NgramProxies as NgramProxies
+from .regressors import REGRESSORS as REGRESSORS
+from .regressors import regressor as regressor
+from .runs import Runs as Runs
+from .runs import read_runs as read_runs
+from .search import Choice as Choice
+from .search import choose_mixture as choose_mixture
+from .search import regmix as regmix
+from .search import search_mixture as search_mixture
+from .transformers import mixture_losses as mixture_losses
