@@ -13,6 +13,7 @@ import typer
 from claimbench import flags
 from claimbench.errors import UserError
 from claimbench.feed import cli as feed
+from claimbench.web.cli import serve
 
 if TYPE_CHECKING:
     from claimbench.session import Outcome
@@ -28,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(feed.app, name="feed")
+app.command("serve", epilog="Example:  claimbench serve --open")(serve)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Shelves = Annotated[

@@ -1,0 +1,74 @@
+"""Verdicts, list and index follow ledger and shelf beside the requests, which never judge anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from served import Served
+from toy import MakePaper
+
+from claimbench import bench
+from claimbench.ledger import VERDICT, Ledger
+from claimbench.shelf import Shelf
+from claimbench.web.maintenance import Maintenance, bring_up_to_date, judge_missing
+
+
+@pytest.fixture
+def unjudged(make_paper: MakePaper, make_page: Callable[..., Served], tmp_path: Path) -> Served:
+    """A page whose ledger holds a measured set without a verdict."""
+    make_paper()
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        bench.run(
+            "toy", shelf=Shelf([tmp_path / "shelf"]), ledger=ledger, may_trust=lambda root: True, jobs=2
+        )
+        with ledger.write() as connection:
+            connection.execute(sa.delete(VERDICT))
+    return make_page()
+
+
+def verdicts(page: Served) -> int:
+    with page.ledger.read() as connection:
+        return connection.scalar(sa.select(sa.func.count()).select_from(VERDICT)) or 0
+
+
+def test_requests_judge_nothing_and_maintenance_does(
+    unjudged: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as without:
+        without.setattr("claimbench.rules.judging.judge", None)
+        for path in ("/", "/paper/toy", "/claim/toy/larger", "/leaderboards", "/feed.atom"):
+            assert unjudged.get(path).status_code == 200
+    assert verdicts(unjudged) == 0
+    judge_missing(unjudged.ledger, unjudged.shelf)
+    assert verdicts(unjudged) == 1
+    judge_missing(unjudged.ledger, unjudged.shelf)
+    assert verdicts(unjudged) == 1
+
+
+def test_the_index_follows_the_shelf(unjudged: Served, make_paper: MakePaper) -> None:
+    assert unjudged.app.site.index.search("other", mode="words").hits == []
+    make_paper("other")
+    unjudged.app.site.__post_init__()  # as if the seconds for which the shelf is held had passed
+    bring_up_to_date(unjudged.app.site)
+    assert [hit.key for hit in unjudged.app.site.index.search("other", mode="words").hits] == ["other"]
+    bring_up_to_date(unjudged.app.site, listings=False)
+    assert len(unjudged.app.site.index) == 2
+    assert [listing.shelf_id for listing in unjudged.store.newest()] == ["other", "toy"]
+
+
+def test_one_of_several_does_the_work(unjudged: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(
+        "claimbench.web.maintenance.bring_up_to_date", lambda site, listings: done.append("once")
+    )
+    two = [Maintenance(unjudged.app.site, every=0.05, meaning=False) for _ in range(2)]
+    for one in two:
+        one.start()
+    time.sleep(0.5)
+    assert done == ["once"]
+    for one in two:
+        one.stop()

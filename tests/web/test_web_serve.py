@@ -1,0 +1,118 @@
+"""The real server in a process of its own: it says where it is, answers, and leaves at Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+import typer
+from served import RESULTS
+from typer.testing import CliRunner
+
+from claimbench.errors import UserError
+from claimbench.web.cli import serve as command
+from claimbench.web.serve import Options, bind, serve, url
+
+PROGRAM = """
+import sys, typer
+from claimbench.web.cli import serve
+if __name__ == "__main__":
+    typer.run(serve)
+"""
+
+
+@contextmanager
+def running(tmp_path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its address."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    process = subprocess.Popen(
+        [sys.executable, str(program), "--port", "0", "--words-only", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if found := re.search(r"http://\S+", line):
+                yield process, found[0]
+                break
+        else:
+            pytest.fail(f"it did not start: {said}")
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+
+
+def answer(address: str) -> httpx2.Response:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return httpx2.get(address, timeout=10)
+        except httpx2.TransportError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_answers_and_leaves_at_ctrl_c(tmp_path: Path, workers: str) -> None:
+    imports = [part for path in RESULTS for part in ("--import", path)] if workers == "1" else []
+    with running(tmp_path, "--workers", workers, *imports) as (process, address):
+        found = answer(f"{address}paper/s4.json")
+        assert found.status_code == 200
+        judged = [claim for claim in found.json()["claims"] if claim["state"] != "no verdict"]
+        assert bool(judged) == (workers == "1")
+        assert httpx2.get(address, headers={"host": "evil.example"}).status_code == 421
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        rest = process.stdout.read()
+        assert process.wait(15) == 0
+        assert rest.rstrip().endswith("claimbench: stopped")
+        assert "Traceback" not in rest
+    with pytest.raises(httpx2.TransportError):
+        httpx2.get(address)
+
+
+def test_a_taken_port_is_said_with_the_fix() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=rf"--port: {port} on 127.0.0.1: address already in use.*--port"):
+            bind("127.0.0.1", port)
+        with pytest.raises(UserError, match="--port"):
+            serve(Options(port=port))
+    with pytest.raises(UserError, match="--host"):
+        bind("no such host", 0)
+
+
+def test_addresses_and_mistakes() -> None:
+    assert url("0.0.0.0", 80) == "http://localhost:80/"
+    assert url("::1", 80) == "http://[::1]:80/"
+    app = typer.Typer()
+    app.command()(command)
+    for arguments, words in (
+        (["--url", "javascript:alert(1)"], "--url"),
+        (["--config", "/nowhere/page.toml"], "--config"),
+        (["--shelf", "/nowhere"], "--shelf"),
+        (["--import", "/nowhere.jsonl"], "nowhere.jsonl"),
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert isinstance(result.exception, UserError)
+        assert words in str(result.exception)
