@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from claimbench import flags
+from claimbench.community import cli as digest
 from claimbench.errors import UserError
 from claimbench.feed import cli as feed
 from claimbench.web.cli import serve
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(feed.app, name="feed")
+app.add_typer(digest.app, name="digest")
 app.command("serve", epilog="Example:  claimbench serve --open")(serve)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

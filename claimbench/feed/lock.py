@@ -32,7 +32,7 @@ class LostLock(Exception):
 @contextmanager
 def pulling(store: PageStore) -> Iterator[str]:
     """Hold the lock; the value is the owner to pass to `save_page`. Raises UserError if a pull is under way."""
-    owner = _owner()
+    owner = this_owner()
     _take(store, owner)
     try:
         yield owner
@@ -44,7 +44,7 @@ def pulling(store: PageStore) -> Iterator[str]:
 def _take(store: PageStore, owner: str) -> None:
     with store.write() as connection:
         row = connection.execute(sa.select(LOCK).where(LOCK.c.name == "pull")).one_or_none()
-        if row is not None and row.expires > time.time() and _alive(row.owner):
+        if row is not None and row.expires > time.time() and alive(row.owner):
             node, pid, _ = row.owner.rsplit(" ", 2)
             raise UserError(
                 f"feed pull: another pull is under way (process {pid} on {node}); wait for it or stop it"
@@ -60,13 +60,13 @@ def hold(connection: sa.Connection, owner: str) -> None:
         raise LostLock("another pull has taken over")
 
 
-def _owner() -> str:
+def this_owner() -> str:
     """Machine, process, and when it began: process numbers are used again."""
     pid = os.getpid()
     return f"{platform.node() or 'here'} {pid} {psutil.Process(pid).create_time():.2f}"
 
 
-def _alive(owner: str) -> bool:
+def alive(owner: str) -> bool:
     """Whether the holder may still run: only a process of this machine can be looked up."""
     node, pid, began = owner.rsplit(" ", 2)
     if node != (platform.node() or "here"):

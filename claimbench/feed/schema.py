@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from claimbench.ledger.schema import Migration
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 METADATA = sa.MetaData()
 _text, _int = sa.Text, sa.Integer
@@ -125,4 +125,6 @@ LOCK = sa.Table(
     "pull_lock", METADATA, _col("name", primary_key=True), _col("owner"), _col("expires", sa.Float(53))
 )
 
-MIGRATIONS: dict[int, Migration] = {}  # from version -> what brings the schema to the next one
+MIGRATIONS: dict[int, Migration] = {  # from version -> what brings the schema to the next one
+    1: METADATA.create_all,  # the community's tables
+}

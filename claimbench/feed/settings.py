@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from claimbench.community.settings import SECTIONS, CommunitySettings, MailSettings
 from claimbench.errors import UserError, nearest
 from claimbench.paths import config_dir
 from claimbench.rule import Name, Strict
@@ -158,17 +159,21 @@ DEFAULT_SOURCES = [
 
 
 class Settings(Strict):
-    """Everything that `page.toml` may say about where papers come from and how they are ranked."""
+    """Everything that `page.toml` may say: where papers come from, how they are ranked, what readers may do."""
 
     source: list[SourceSettings] = DEFAULT_SOURCES
     fetch: FetchSettings = FetchSettings()
     pull: PullSettings = PullSettings()
     score: ScoreSettings = ScoreSettings()
     groups: dict[Name, list[Category]] = Field(default_factory=dict)
+    mail: MailSettings | None = None
+    community: CommunitySettings = CommunitySettings()
     folder: Path = Field(default=Path(), exclude=True)
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
+        if self.mail is None and (self.community.actions or self.community.curators):
+            raise ValueError("community: actions and curators need mail; add [mail] with host and sender")
         seen: set[str] = set()
         for source in self.source:
             if source.name in seen or source.name == "shelf":
@@ -225,6 +230,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "pull": PullSettings,
     "score": ScoreSettings,
     "half_life_days": HalfLives,
+    **SECTIONS,
 }
 
 

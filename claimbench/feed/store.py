@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+import claimbench.community.schema  # noqa: F401  # its tables are the page's too
 from claimbench.feed import schema
 from claimbench.feed.entry import Entry, Page, Problem, Window
 from claimbench.feed.listing import Listing, from_row, merged, values

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -109,13 +109,15 @@ def refusal(status: int, reason: str, request: Request, more: Mapping[str, Any] 
 
 def render(template: str, request: Request, **values: Any) -> str:
     """The page's text. Every value is escaped by the template, drawings excepted."""
-    return _environment().get_template(template).render(path=request.url.path, **values)
+    return environment().get_template(template).render(path=request.url.path, **values)
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
     found = Environment(
-        loader=PackageLoader("claimbench", "templates"),
+        loader=ChoiceLoader(
+            [PackageLoader("claimbench", "templates"), PackageLoader("claimbench.community", "templates")]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         auto_reload=False,

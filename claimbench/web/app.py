@@ -108,7 +108,7 @@ async def _robots(request: Request) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    words = {404: "There is no such page here.", 405: "This page can only be read."}
+    words = {404: "There is no such page here.", 405: "This cannot be done here."}
     response = refusal(error.status_code, words.get(error.status_code, error.detail), request)
     for name, value in (error.headers or {}).items():
         response.headers[name] = value

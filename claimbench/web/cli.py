@@ -58,7 +58,13 @@ def serve(
         from claimbench.web.serve import Options
         from claimbench.web.serve import serve as answer
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "httptools", "markdown_it"):
+        if (error.name or "").partition(".")[0] not in (
+            "starlette",
+            "uvicorn",
+            "httptools",
+            "itsdangerous",
+            "markdown_it",
+        ):
             raise
         raise UserError(f"serve: {error.name} is not installed; pip install 'claimbench[page]'") from None
     options = Options(

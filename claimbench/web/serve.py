@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
+from claimbench.community.routes import open_community
 from claimbench.errors import UserError
 from claimbench.feed.settings import load_settings
 from claimbench.feed.store import PageStore
@@ -75,13 +76,18 @@ def application(options: Options) -> Served:
     """Raises UserError where a place cannot be opened."""
     shelf = Shelf.find(options.shelf)
     store = PageStore(options.store)
+    settings = load_settings(Path(options.config) if options.config else None)
+    community = open_community(store, settings, shelf)  # None: the page is read-only
     app = create_app(
-        load_settings(Path(options.config) if options.config else None),
+        settings,
         ledger=Ledger(options.ledger),
         shelf=shelf,
         store=store,
         index=Index(index_folder(store, list(shelf.roots))),
-        address=options.address,
+        address=options.address or settings.community.address,
+        routes=community.routes if community else (),
+        context=community.context if community else None,
+        personal=community.personal if community else (),
         hosts=None if options.host in EVERYWHERE else frozenset({options.host.lower()}),
         show_own=options.show_own,
     )
