@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from toy import CLAIMS, PAPER, MakePaper
 
+from claimbench.currency import FILES_PREFIX, SHELF_PREFIX
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -24,8 +26,8 @@ def own_places(
         monkeypatch.setenv("CLAIMBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CLAIMBENCH_SHELF", raising=False)
     yield
-    for name in [name for name in sys.modules if name.startswith("claimbench_shelf_")]:
-        del sys.modules[name]  # papers that this test made
+    for name in [name for name in sys.modules if name.startswith((FILES_PREFIX, SHELF_PREFIX))]:
+        del sys.modules[name]  # papers and users' files that this test made
 
 
 @pytest.fixture
