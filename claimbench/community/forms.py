@@ -118,6 +118,4 @@ def first(fields: Mapping[str, Sequence[str]], name: str, most: int = 400) -> st
 @cache
 def environment() -> Environment:
     own = PackageLoader("claimbench.community", "templates")
-    return answers.environment().overlay(
-        loader=ChoiceLoader([PackageLoader("claimbench", "templates"), own])
-    )
+    return answers.environment().overlay(loader=ChoiceLoader([PackageLoader("claimbench", "templates"), own]))
