@@ -6,11 +6,9 @@ import hmac
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 from urllib.parse import parse_qs
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -67,7 +65,7 @@ def answer(
     bound = secrets.token_urlsafe(18) if fresh else bound
     token = service.keys.sign("form", service.keys.digest("form", bound), now=service.clock())
     text = (
-        environment()
+        answers.environment()
         .get_template("community/page.html")
         .render(path=request.url.path, twin="", view=view, form_token=token, **more)
     )
@@ -113,9 +111,3 @@ def check_form(service: Service, request: Request, fields: Mapping[str, Sequence
 def first(fields: Mapping[str, Sequence[str]], name: str, most: int = 400) -> str:
     """A field's first value without blanks around it, cut to `most` characters."""
     return fields.get(name, [""])[0].strip()[:most]
-
-
-@cache
-def environment() -> Environment:
-    own = PackageLoader("claimbench.community", "templates")
-    return answers.environment().overlay(loader=ChoiceLoader([PackageLoader("claimbench", "templates"), own]))
