@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from claimbench import subjects
 from claimbench.currency import PACKAGE
 from claimbench.runner import watch
 from claimbench.runner.wire import Frames, Message, frame, group_to_message
@@ -40,11 +41,13 @@ class Kind(NamedTuple):
     device: str
     threads: int
     timing: bool
+    imports: tuple[str, ...] = ()  # modules that its groups' subjects need
 
     @classmethod
     def of(cls, group: Group) -> Kind:
         first = group.specs[0]
-        return cls(group.folder, first.device, first.threads, group.timing)
+        imports = subjects.imports(ref for spec in group.specs for ref in spec.subjects.values())
+        return cls(group.folder, first.device, first.threads, group.timing, tuple(imports))
 
 
 class WorkerProcess:
@@ -56,7 +59,7 @@ class WorkerProcess:
         self._frames = Frames()
         self._tail = b""
         path = [str(Path(entry or os.curdir).absolute()) for entry in sys.path]
-        settings = Settings(theirs.fileno(), os.getpid(), os.fspath(kind.folder), path)
+        settings = Settings(theirs.fileno(), os.getpid(), os.fspath(kind.folder), path, kind.imports)
         with theirs:
             self.process = subprocess.Popen(
                 command(settings),

@@ -1,9 +1,8 @@
-"""A worker: one process for one paper on one device, which forks for every group of trials and watches the
-fork.
+"""A worker: one process for one paper on one device, which forks for every group of trials and watches the fork.
 
-The worker imports the paper once and stays single-threaded, so that forks are safe, no trial sees another's
-state and an import of seconds is paid once. It enforces the group's limits and ends everything that a trial
-started. Where the import leaves threads behind (or a thread count cannot be had), it starts over without
+The worker imports the paper and its subjects' libraries once and stays single-threaded, so that forks are safe, no
+trial sees another's state and an import of seconds is paid once. It enforces the group's limits and ends everything
+that a trial started. Where the import leaves threads behind (or a thread count cannot be had), it starts over without
 importing, and every fork imports for itself.
 """
 
@@ -12,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import importlib
 import io
 import json
 import os
@@ -22,6 +22,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -49,6 +50,7 @@ class Settings:
     parent: int  # the runner's pid
     folder: str
     path: list[str]  # the runner's sys.path
+    imports: Sequence[str] = ()  # modules that opening its groups' subjects will import
     late: bool = False  # forks import for themselves
 
 
@@ -106,6 +108,9 @@ class Worker:
             except Refused as refused:
                 self.send({"kind": "refused", "message": str(refused)})
                 os._exit(0)
+            for name in self.settings.imports:
+                with contextlib.suppress(ImportError):  # the trial that needs it will say so
+                    importlib.import_module(name)
             if not may_fork():
                 self.start_over()
             self.modules, self.packages = loaded_modules(), loaded_packages()

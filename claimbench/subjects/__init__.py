@@ -6,9 +6,9 @@ fetches and builds what opening needs. `open_subject` gives the object that a me
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from claimbench.errors import UserError, nearest
 from claimbench.spec import SubjectRef
@@ -40,6 +40,14 @@ class Kind(Protocol):
         """The object itself, on a torch device where that means something."""
 
 
+@runtime_checkable
+class Imports(Protocol):
+    """A kind whose opening imports a library that takes seconds."""
+
+    def imports(self, ref: SubjectRef) -> Sequence[str]:
+        """The modules that `open` will import, once the subject is prepared. They start no threads."""
+
+
 def kind_of(name: str) -> Kind:
     if name not in KINDS:
         raise UserError(f'no subjects of kind "{name}"{nearest(name, KINDS)}')
@@ -67,6 +75,12 @@ def prepare(refs: Iterable[SubjectRef]) -> None:
     """Fetch and build what these subjects need, so that no trial's time is spent on it."""
     for ref in _distinct(refs):
         kind_of(ref.kind).prepare(ref)
+
+
+def imports(refs: Iterable[SubjectRef]) -> list[str]:
+    """The modules that opening these prepared subjects imports, so that a process can do it once for all its forks."""
+    kinds = [(kind_of(ref.kind), ref) for ref in _distinct(refs)]
+    return sorted({name for kind, ref in kinds if isinstance(kind, Imports) for name in kind.imports(ref)})
 
 
 def downloads(refs: Iterable[SubjectRef]) -> int:

@@ -51,6 +51,9 @@ class ChatKind(PretrainedKind[Chat]):
     def downloads(self, ref: SubjectRef) -> int:
         return 0 if _is_endpoint(ref) else super().downloads(ref)
 
+    def imports(self, ref: SubjectRef) -> tuple[str, ...]:
+        return () if _is_endpoint(ref) else super().imports(ref)
+
     def prepare(self, ref: SubjectRef) -> None:
         if _is_endpoint(ref):
             endpoint = _endpoint(ref)

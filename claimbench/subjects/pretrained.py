@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -28,6 +29,7 @@ from claimbench.subjects.store import built, is_built
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_CHOOSERS = ("transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto")
 EXTRA = 'pip install "claimbench[compression]"'
 Opened = TypeVar("Opened")
 
@@ -100,6 +102,10 @@ class PretrainedKind(ABC, Generic[Opened]):
 
     def open(self, ref: SubjectRef, device: str) -> Opened:
         return self.load(self._folder(ref), printable(ref.path or ref.value), device)
+
+    def imports(self, ref: SubjectRef) -> tuple[str, ...]:
+        family = _family(home(ref) if ref.value in self.names and not ref.path else Path(ref.path))
+        return (*_CHOOSERS, f"transformers.models.{family}.modeling_{family}") if family else _CHOOSERS
 
     def _folder(self, ref: SubjectRef) -> Path:
         if ref.path:
@@ -174,6 +180,15 @@ def printable(text: str) -> str:
 def home(ref: SubjectRef) -> Path:
     """Where an embedded default is built."""
     return cache_dir() / "subjects" / f"{ref.value}-{ref.identity[:16]}"
+
+
+def _family(folder: Path) -> str:
+    """The name that transformers files a model directory's architecture under, or nothing."""
+    try:
+        family = json.loads((folder / "config.json").read_bytes()).get("model_type", "")
+    except (OSError, ValueError, AttributeError):
+        return ""  # a hub's model lies elsewhere; what is broken is said when it is opened
+    return family if isinstance(family, str) and family.isidentifier() else ""
 
 
 def _repository(ref: SubjectRef) -> tuple[str, str]:

@@ -54,7 +54,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> None:
 
 def group(folder: Path, measure: str, *, count: int = 1, seed: int = 1000, **options: Any) -> Group:
     """A group of `count` trials with seeds from `seed`; options of the spec or of the group."""
-    names = ("arm", "point", "size", "threads", "device")
+    names = ("arm", "point", "size", "threads", "device", "subjects")
     spec = {"arm": "ours", "point": {}, **{name: options.pop(name) for name in names if name in options}}
     specs = [TrialSpec(paper=folder.name, measure=measure, seed=seed + i, **spec) for i in range(count)]
     settings = {"metrics": ("value",), "listed": count > 1, "time_limit": 60.0, **options}

@@ -18,6 +18,7 @@ from claimbench.currency import is_current, source_digest
 from claimbench.errors import UserError
 from claimbench.runner.local import LocalRunner
 from claimbench.spec import Group
+from claimbench.subjects import prepare, resolve_subject
 
 MakePaper = Callable[..., Path]
 
@@ -103,6 +104,31 @@ def test_a_worker_is_reused_for_a_paper_and_never_shared_by_two(paper: MakePaper
 def test_threads_of_a_trial_are_its_specs(paper: MakePaper) -> None:
     kept = run([group(paper(PLAIN), "worker", threads=n) for n in (1, 3)])
     assert {r.spec.threads: r.metrics["threads"] for r in kept.results()} == {1: 1.0, 3: 3.0}
+
+
+def test_a_subjects_library_is_imported_before_the_trial(paper: MakePaper, shared_cache: None) -> None:
+    """Not by each trial again: then an embedded language model opens in under two seconds from its second use."""
+    pytest.importorskip("transformers")
+    folder = paper(
+        """
+import sys, time
+
+@measure("open")
+def opened(trial):
+    before = set(sys.modules)
+    started = time.process_time()
+    model = trial.subject["model"].model
+    seconds = time.process_time() - started
+    return {"value": seconds, "imported": sum(name.startswith("transformers") for name in set(sys.modules) - before)}
+"""
+    )
+    ref = resolve_subject("causal-lm", "smollm2-135m")
+    prepare([ref])
+    result = one(group(folder, "open", subjects={"model": ref}, metrics=("value", "imported")))
+    assert result.status == "ok", result.detail
+    metrics = result.metrics
+    assert metrics["imported"] == 0
+    assert metrics["value"] < 2
 
 
 def test_no_more_than_jobs_at_once(paper: MakePaper) -> None:
