@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from claimbench.blocks.stacked import Stack
 from claimbench.blocks.stacked_training import train_stack
@@ -95,20 +94,18 @@ def mixture_losses(
     batches = mixture_batches(
         domains, mixtures, batch=batch, context=context, steps=steps, seed=seed, device=device
     )
-    # vmap has no rule for the flash kernel on a CPU, and would go through the models one by one
-    with sdpa_kernel(SDPBackend.MATH):
-        train_stack(
-            stack,
-            batches,
-            steps=steps,
-            learning_rate=learning_rate,
-            weight_decay=0.1,
-            loss=token_loss,
-            chunk=chunk,
-        )
-        stack.eval()
-        losses = [_losses(stack, text, context, test_sequences, chunk or len(stack)) for text in targets]
-        return np.stack(losses, axis=1)
+    train_stack(
+        stack,
+        batches,
+        steps=steps,
+        learning_rate=learning_rate,
+        weight_decay=0.1,
+        loss=token_loss,
+        chunk=chunk,
+    )
+    stack.eval()
+    losses = [_losses(stack, text, context, test_sequences, chunk or len(stack)) for text in targets]
+    return np.stack(losses, axis=1)
 
 
 @torch.no_grad()
