@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
 	@echo "Setting up in $(VENV). Downloads: about 0.4 GB with torch's CPU wheel, about 3.5 GB with its default CUDA build on Linux."
 	@command -v nvidia-smi >/dev/null || [ -n "$(TORCH_INDEX)" ] || echo "No GPU seen: 'make $(MAKECMDGOALS) TORCH_INDEX=URL', with the URL of torch's CPU wheels from pytorch.org/get-started/locally, saves the larger download."
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[compression]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[page]'
 	@touch $@
 
 $(VENV)/.tested: pyproject.toml | $(VENV)/.installed
@@ -31,8 +31,8 @@ demo: $(VENV)/.installed
 	@echo "Measuring a first set of real claims: about 5 minutes on 2 cores. Ctrl-C loses nothing finished; the same command goes on."
 	$(BIN)/claimbench run $(DEMO)
 	$(BIN)/claimbench report $(DEMO) --html report.html
-	@echo "Opening report.html: every comparison as an interval, every sweep as a curve."
-	@$(BIN)/python -m webbrowser -t "file://$(CURDIR)/report.html" >/dev/null 2>&1 || echo "No browser here: open report.html yourself."
+	@echo "report.html holds what was measured. Opening the page, with the published results beside yours: Ctrl-C ends it."
+	$(BIN)/claimbench serve --open --port 0 --import results/*/*.jsonl
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest

@@ -1,0 +1,13 @@
+from .bits import ceiling_bits as ceiling_bits
+from .bits import stored_bits as stored_bits
+from .bits import value_set_bits as value_set_bits
+from .facts import Facts as Facts
+from .facts import bio_attributes as bio_attributes
+from .facts import draw_bio as draw_bio
+from .facts import draw_facts as draw_facts
+from .facts import facts_from_columns as facts_from_columns
+from .learning import Capacity as Capacity
+from .learning import capacity as capacity
+from .learning import measure_capacity as measure_capacity
+from .learning import memorise as memorise
+from .rounding import round_weights as round_weights
