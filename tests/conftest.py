@@ -13,6 +13,7 @@ from toy import CLAIMS, PAPER, MakePaper
 from claimbench.currency import FILES_PREFIX, SHELF_PREFIX
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+pytest_plugins = ["postgres"]  # its server is one for all test files
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import sqlite3
 import sys
 import time
 from dataclasses import replace
@@ -60,8 +59,13 @@ def measure(store: Ledger, row: SetRow, specs: list[TrialSpec], **fields: object
     assert store.record(results, ENVIRONMENT, "me", [row.uid]) == len(specs)
 
 
-def test_trials_round_trip_with_nan_and_infinities(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "l.sqlite") as store:
+def rows(store: Ledger, query: str) -> list[tuple]:
+    with store.read() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(query))]
+
+
+def test_trials_round_trip_with_nan_and_infinities(place: str) -> None:
+    with Ledger(place) as store:
         row = make_set(store, [spec()])
         measure(store, row, [spec()], metrics={"a": math.nan, "b": math.inf, "c": 1 / 3}, timing={"aa": 1.01})
         (trial,) = store.trials(row.uid)
@@ -73,8 +77,8 @@ def test_trials_round_trip_with_nan_and_infinities(tmp_path: Path) -> None:
         assert store.unfinished(row.uid) == set()
 
 
-def test_a_lease_keeps_others_away_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Ledger(tmp_path / "l.sqlite") as store:
+def test_a_lease_keeps_others_away_until_it_ends(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ledger(place) as store:
         make_set(store, [spec()])
         assert store.take([spec()], ENVIRONMENT, "one")
         assert not store.take([spec()], ENVIRONMENT, "two")
@@ -88,8 +92,8 @@ def test_a_lease_keeps_others_away_until_it_ends(tmp_path: Path, monkeypatch: py
         assert store.record([Result(spec(), "ok", {"size": 2.0})], ENVIRONMENT, "two") == 1
 
 
-def test_a_lost_trial_is_kept_but_fills_no_member(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "l.sqlite") as store:
+def test_a_lost_trial_is_kept_but_fills_no_member(place: str) -> None:
+    with Ledger(place) as store:
         row = make_set(store, [spec()])
         measure(store, row, [spec()], status="lost", metrics={}, failure="killed by signal 9")
         assert store.unfinished(row.uid) == {spec().key}
@@ -98,14 +102,21 @@ def test_a_lost_trial_is_kept_but_fills_no_member(tmp_path: Path) -> None:
         assert [t.status for t in store.judged(row.uid)] == ["ok"]
 
 
+def test_any_words_of_a_failure_are_kept(place: str) -> None:
+    with Ledger(place) as store:
+        row = make_set(store, [spec()])
+        measure(store, row, [spec()], status="failed", metrics={}, failure="NUL \0, half a pair \ud800, ü ✓")
+        assert [t.failure for t in store.judged(row.uid)] == ["NUL \ufffd, half a pair ?, ü ✓"]
+
+
 def test_sets_share_trials_while_the_code_is_unchanged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "own_module.py"
     source.write_text("VALUE = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     modules = {"own_module": currency.source_digest(source)}
-    with Ledger(tmp_path / "l.sqlite") as store:
+    with Ledger(place) as store:
         first = make_set(store, [spec()])
         measure(store, first, [spec()], modules=modules)
         second = make_set(store, [spec(), spec(seed=1001)], "g")
@@ -119,8 +130,8 @@ def test_sets_share_trials_while_the_code_is_unchanged(
         assert store.reuse(third.uid, ENVIRONMENT) == 0
 
 
-def test_a_carried_set_is_current_again(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "l.sqlite") as store:
+def test_a_carried_set_is_current_again(place: str) -> None:
+    with Ledger(place) as store:
         row = make_set(store, [spec()])
         measure(store, row, [spec()], packages={"torch": "0.0.1"})
         assert store.stale(row.uid)[0].startswith("package torch 0.0.1 -> ")
@@ -140,35 +151,29 @@ def _fill_many(path: str, owner: str, count: int) -> None:
                     store.release(owner)
 
 
-def test_several_processes_record_each_trial_once(tmp_path: Path) -> None:
-    path = str(tmp_path / "l.sqlite")
-    with Ledger(path) as store:
+def test_several_processes_record_each_trial_once(place: str) -> None:
+    with Ledger(place) as store:
         row = make_set(store, [spec(seed) for seed in range(40)])
         context = multiprocessing.get_context("spawn")
-        writers = [context.Process(target=_fill_many, args=(path, f"owner-{i}", 40)) for i in range(3)]
+        writers = [context.Process(target=_fill_many, args=(place, f"owner-{i}", 40)) for i in range(3)]
         for writer in writers:
             writer.start()
         for writer in writers:
             writer.join(60)
             assert writer.exitcode == 0
         assert store.unfinished(row.uid) == set()
-        with sqlite3.connect(path) as connection:
-            assert connection.execute("select count(*), count(distinct key) from trial").fetchone() == (
-                40,
-                40,
-            )
+        assert rows(store, "select count(*), count(distinct key) from trial") == [(40, 40)]
 
 
-def test_a_ledger_from_the_future_is_refused(tmp_path: Path) -> None:
-    Ledger(tmp_path / "l.sqlite").close()
-    with sqlite3.connect(tmp_path / "l.sqlite") as connection:
-        connection.execute("update meta set value = '99' where name = 'schema'")
+def test_a_ledger_from_the_future_is_refused(place: str) -> None:
+    with Ledger(place) as store, store.write() as connection:
+        connection.execute(sa.text("update meta set value = '99' where name = 'schema'"))
     with pytest.raises(UserError, match=r"schema 99, this claimbench knows \d+; update claimbench"):
-        Ledger(tmp_path / "l.sqlite")
+        Ledger(place)
 
 
-def test_an_older_ledger_is_migrated_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Ledger(tmp_path / "l.sqlite") as store:
+def test_an_older_ledger_is_migrated_in_place(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ledger(place) as store:
         row = make_set(store, [spec()])
         measure(store, row, [spec()])
     next_version = schema.SCHEMA_VERSION + 1
@@ -178,13 +183,10 @@ def test_an_older_ledger_is_migrated_in_place(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(schema, "SCHEMA_VERSION", next_version)
     monkeypatch.setitem(schema.MIGRATIONS, next_version - 1, add_column)
-    with Ledger(tmp_path / "l.sqlite") as store:
+    with Ledger(place) as store:
         assert len(store.trials(row.uid)) == 1
-    with sqlite3.connect(tmp_path / "l.sqlite") as connection:
-        assert connection.execute("select value from meta where name = 'schema'").fetchone() == (
-            str(next_version),
-        )
-        assert connection.execute("select note from trial").fetchall() == [("",)]
+        assert rows(store, "select value from meta where name = 'schema'") == [(str(next_version),)]
+        assert rows(store, "select note from trial") == [("",)]
 
 
 def test_what_is_no_ledger_is_said_in_one_line(tmp_path: Path) -> None:
@@ -223,13 +225,12 @@ def test_a_full_disk_is_said_in_one_line_and_keeps_what_was_there(tmp_path: Path
         assert len(store.trials(row.uid)) == 1
 
 
-def test_leases_are_renewed(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "l.sqlite") as store:
+def test_leases_are_renewed(place: str) -> None:
+    with Ledger(place) as store:
         make_set(store, [spec()])
         store.take([spec()], ENVIRONMENT, "one")
-        with sqlite3.connect(tmp_path / "l.sqlite") as connection:
-            connection.execute("update lease set expires = ?", (time.time() + 1,))
+        with store.write() as connection:
+            connection.execute(sa.text("update lease set expires = :soon"), {"soon": time.time() + 1})
         store.renew("one")
-        with sqlite3.connect(tmp_path / "l.sqlite") as connection:
-            (expires,) = connection.execute("select expires from lease").fetchone()
+        ((expires,),) = rows(store, "select expires from lease")
         assert expires > time.time() + leases.LEASE_SECONDS / 2

@@ -41,17 +41,21 @@ def preview(
         raise UserError(f'--every: "{every}" is neither day nor week')
     span: Literal["day", "week"] = "day" if every == "day" else "week"
     from claimbench.community.preview import preview_digest
+    from claimbench.community.searches import searches_of
     from claimbench.community.service import statements_of
     from claimbench.community.store import Choices
     from claimbench.feed.settings import load_settings
     from claimbench.feed.store import PageStore
     from claimbench.paths import write_atomically
     from claimbench.shelf import Shelf
+    from claimbench.web.maintenance import existing_index
 
     settings = load_settings(config)
     choices = Choices(tuple(group or ()), tuple(search or ()), span)
+    found = Shelf.find(shelf or [])
     with PageStore(store) as page:
-        text, page_text = preview_digest(page, settings, choices, statements_of(Shelf.find(shelf or [])))
+        finds = searches_of(existing_index(page, list(found.roots)))
+        text, page_text = preview_digest(page, settings, choices, statements_of(found), finds=finds)
     if html is not None:
         try:
             write_atomically(html, page_text.encode())
@@ -69,13 +73,15 @@ def send(
     from claimbench.feed.settings import load_settings
     from claimbench.feed.store import PageStore
     from claimbench.shelf import Shelf
+    from claimbench.web.maintenance import existing_index
 
-    settings = load_settings(config)
+    settings, found = load_settings(config), Shelf.find(shelf or [])
     with PageStore(store) as page:
-        service = open_service(page, settings, statements_of(Shelf.find(shelf or [])))
+        index = existing_index(page, list(found.roots))
+        service = open_service(page, settings, statements_of(found), index)
         composed = service.queue()
         sent = service.sender().run()
-    found = {
+    counts = {
         "composed": composed["queued"],
         "accepted": sent.accepted,
         "later": sent.later,
@@ -84,9 +90,9 @@ def send(
         "trouble": sent.trouble,
     }
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(counts, indent=2))
     else:
-        words = [f"{count} {name.replace('_', ' ')}" for name, count in found.items() if name != "trouble"]
+        words = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if name != "trouble"]
         print(f"digests and links: {', '.join(words)}")
         if sent.trouble:
             print(f"claimbench: mail: {sent.trouble}; what waits is sent the next time", file=sys.stderr)

@@ -15,6 +15,7 @@ from functools import cache
 import sqlalchemy as sa
 
 from claimbench.community.schema import LETTER, NEWS
+from claimbench.community.searches import Finds, holds_words, wanted
 from claimbench.community.store import Choices, Subscription, active, note_news
 from claimbench.community.tokens import Keys, stamp
 from claimbench.feed.listing import Listing, from_row
@@ -65,9 +66,17 @@ Compose = Callable[[Digest, Subscription], str]
 
 
 def queue_digests(
-    store: PageStore, score: ScoreSettings, keys: Keys, compose: Compose, now: datetime
+    store: PageStore,
+    score: ScoreSettings,
+    keys: Keys,
+    compose: Compose,
+    now: datetime,
+    finds: Finds = holds_words,
 ) -> dict[str, int]:
-    """Compose what is due. Returns counts: queued, waiting (an earlier one is on its way), done, empty."""
+    """Compose what is due. Returns counts: queued, waiting (an earlier one is on its way), done, empty.
+
+    finds: which papers a saved search is about.
+    """
     counts = dict.fromkeys(("queued", "waiting", "done", "empty"), 0)
     with store.write() as connection:
         latest = note_news(connection, now)
@@ -83,7 +92,7 @@ def queue_digests(
     for subscription in active(store):
         found = _due(store, subscription, now)
         if found is None:
-            digest = gather(subscription, trending, news, latest, now)
+            digest = gather(subscription, trending, news, latest, now, finds)
             if digest.empty:
                 found = "empty"
             else:
@@ -99,11 +108,12 @@ def gather(
     news: Callable[[int], list[News]],
     latest: int,
     now: datetime,
+    finds: Finds = holds_words,
 ) -> Digest:
     choices = subscription.choices
     window = window_since(subscription.covered, now)
-    papers = [found for found in trending(window) if _wanted(choices, found.listing)]
-    verdicts = [found for found in news(subscription.told) if _wanted(choices, found.listing)]
+    papers = [found for found in trending(window) if wanted(choices, found.listing, finds)]
+    verdicts = [found for found in news(subscription.told) if wanted(choices, found.listing, finds)]
     shown, more = verdicts[:MOST_VERDICTS], max(0, len(verdicts) - MOST_VERDICTS)
     told = shown[-1].serial if more else latest
     return Digest(period(choices, now), window, papers[:MOST_PAPERS], shown, told, stamp(now), more)
@@ -144,11 +154,6 @@ def news_after(store: PageStore, after: int, latest: int) -> list[News]:
             News(row.serial, from_row(row), row.claim, row.scale, row.state, row.judged)
             for row in connection.execute(query)
         ]
-
-
-def _wanted(choices: Choices, listing: Listing) -> bool:
-    text = " ".join([listing.title, listing.abstract, *listing.topics, *listing.categories])
-    return choices.wants(listing.group_name, text)
 
 
 def _due(store: PageStore, subscription: Subscription, now: datetime) -> str | None:

@@ -18,61 +18,95 @@ from claimbench.web import answers
 
 MOST_FIELDS = 60
 COOKIE = "claimbench_form"
+VISIT = "claimbench_visit"
+Link = tuple[str, str]
+"""Address and words."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """kind: email, text, textarea, checkbox, radio or hidden."""
+    """kind: email, text, textarea, checkbox, radio or hidden. hint: what stands below it."""
 
     name: str
     label: str = ""
     kind: str = "text"
     value: str = ""
     checked: bool = False
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Fields that answer one question. hint: what stands below the question."""
+
+    legend: str
+    fields: Sequence[Field]
+    hint: str = ""
 
 
 @dataclass(frozen=True)
 class Form:
+    """grave: it destroys something."""
+
     action: str
     button: str
-    fields: Sequence[Field] = ()
+    fields: Sequence[Field | Group] = ()
+    title: str = ""
+    words: str = ""
+    grave: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A link, words to it, and what can be done with it."""
+
+    link: Link
+    words: str = ""
+    form: Form | None = None
 
 
 @dataclass(frozen=True)
 class View:
-    """A page: its title, paragraphs, links (address, words) and forms."""
+    """A page: its title, paragraphs, rows, forms and further links."""
 
     title: str
     words: Sequence[str] = ()
     forms: Sequence[Form] = ()
-    links: Sequence[tuple[str, str]] = ()
+    links: Sequence[Link] = ()
+    rows: Sequence[Row] = ()
 
 
 class Refused(Exception):
-    """The request gets a short page instead."""
+    """The request gets a short page instead. links: where to go from there."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, links: Sequence[Link] = ()) -> None:
         super().__init__(reason)
-        self.status, self.reason = status, reason
+        self.status, self.reason, self.links = status, reason, links
 
 
 def answer(
     service: Service, request: Request, view: View, more: Mapping[str, Any], status: int = 200
 ) -> Response:
     """The page, with its token in every form and the cookie that the token is bound to. Kept nowhere."""
-    bound = request.cookies.get(COOKIE, "")
-    fresh = not bound or len(bound) > 60
-    bound = secrets.token_urlsafe(18) if fresh else bound
-    token = service.keys.sign("form", service.keys.digest("form", bound), now=service.clock())
-    text = (
-        answers.environment()
-        .get_template("community/page.html")
-        .render(path=request.url.path, twin="", view=view, form_token=token, **more)
-    )
+    bound = bound_to(request)
+    fresh = "" if bound else secrets.token_urlsafe(18)
+    values = {**more, "form_token": form_token(service, bound or fresh)}
+    template = answers.environment().get_template("community/page.html")
+    text = template.render(path=request.url.path, twin="", view=view, **values)
     response = HTMLResponse(text, status, headers={"cache-control": "no-store"})
     if fresh:
-        set_cookie(service, response, COOKIE, bound)
+        set_cookie(service, response, COOKIE, fresh)
     return response
+
+
+def bound_to(request: Request) -> str:
+    """What tells this browser from others: its visit where somebody is signed in, else a cookie for the purpose."""
+    found = request.cookies.get(VISIT, "") or request.cookies.get(COOKIE, "")
+    return found if len(found) <= 60 else ""
+
+
+def form_token(service: Service, bound: str) -> str:
+    return service.keys.sign("form", service.keys.digest("form", bound), now=service.clock())
 
 
 def set_cookie(
@@ -99,7 +133,7 @@ def check_form(service: Service, request: Request, fields: Mapping[str, Sequence
     site = request.headers.get("sec-fetch-site", "same-origin")
     if (origin is not None and origin != service.community.address) or site not in ("same-origin", "none"):
         raise Refused(403, "The form was sent from another site.")
-    bound = service.keys.digest("form", request.cookies.get(COOKIE, ""))
+    bound = service.keys.digest("form", bound_to(request))
     try:
         token = service.keys.read("form", first(fields, "form_token"), now=service.clock())
     except BadToken:

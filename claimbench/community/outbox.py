@@ -86,7 +86,7 @@ class Sender:
     def run(self, only: int | None = None) -> Sent:
         """Send every letter that is due, or only this one. Never raises for a letter's or a server's fault."""
         sent = Sent()
-        settle(self._store, self._clock())
+        settle(self._store, self._clock(), timedelta(days=self._settings.keep_days))
         with ExitStack() as stack:
             session: Session | None = None
             letters = 0
@@ -230,10 +230,16 @@ class Sender:
             connection.execute(LETTER.update().where(where).values(owner=""))
 
 
-def settle(store: PageStore, now: datetime) -> int:
-    """Put in doubt what senders that are gone were transmitting; returns how many. Forgets what has expired."""
+def settle(store: PageStore, now: datetime, keep: timedelta) -> int:
+    """Put in doubt what senders that are gone were transmitting; returns how many. Forgets what has expired.
+
+    keep: how long a letter that is done with is known; its text went when it was. It is longer than any period, whose
+    letter must not be composed twice, and than a bounce takes. What was told stands with the subscription.
+    """
     with store.write() as connection:
         forget_old(connection, now)
+        done = LETTER.c.state.in_(("accepted", "refused", "in doubt")) & LETTER.c.subscription.is_not(None)
+        connection.execute(LETTER.delete().where(done, LETTER.c.created <= stamp(now - keep)))
         rows = connection.execute(sa.select(LETTER).where(LETTER.c.state == "transmitting")).all()
         lost = [row.id for row in rows if not _held(row, now)]
         for identity in lost:

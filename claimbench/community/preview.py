@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from claimbench.community.digest import CANDIDATES, Digest, News, Statements, gather, last_day
 from claimbench.community.letters import Letters, render
+from claimbench.community.searches import Finds, holds_words
 from claimbench.community.settings import MailSettings
 from claimbench.community.store import Choices, Subscription
 from claimbench.community.tokens import Keys, stamp, utc_now
@@ -26,6 +27,7 @@ def preview_digest(
     choices: Choices,
     statements: Statements,
     now: datetime | None = None,
+    finds: Finds = holds_words,
 ) -> tuple[str, str]:
     """The text and the HTML form."""
     moment = now or utc_now()
@@ -41,6 +43,7 @@ def preview_digest(
         lambda _: _judged_since(store, since),
         0,
         moment,
+        finds,
     )
     mail = settings.mail or MailSettings(host="localhost", sender="papers@example.org")
     address = settings.community.address or ADDRESS

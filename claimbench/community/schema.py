@@ -11,8 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from claimbench.feed.schema import METADATA
+from claimbench.ledger.schema import INTEGER
 
-_text, _int = sa.Text, sa.Integer
+_text, _int = sa.Text, INTEGER
 
 
 def _col(name: str, kind: Any = _text, *key: sa.ForeignKey, **options: Any) -> sa.Column[Any]:
@@ -89,8 +90,9 @@ SUBMISSION = sa.Table(
     METADATA,
     _col("arxiv", primary_key=True),
     _col("person", _int, nullable=True),  # empty once that person's data are deleted
-    _col("state"),  # waiting, listed or declined
+    _col("state"),  # waiting; listed; refused, and may be submitted again; declined by a curator, for good
     _col("created"),
+    _col("reason", server_default=""),  # of a refusal
 )
 RATE = sa.Table(  # how often somebody asked in a span of time
     "rate",

@@ -10,12 +10,14 @@ from datetime import datetime
 from claimbench.community.digest import Statements, queue_digests
 from claimbench.community.letters import Letters
 from claimbench.community.outbox import Sender
+from claimbench.community.papers import settle_submissions
+from claimbench.community.searches import searches_of
 from claimbench.community.settings import CommunitySettings, MailSettings
-from claimbench.community.store import settle_submissions
 from claimbench.community.tokens import Keys, load_keys, read_secret, utc_now
 from claimbench.errors import UserError
 from claimbench.feed.settings import Settings
 from claimbench.feed.store import PageStore
+from claimbench.search import Index
 from claimbench.shelf import Shelf
 
 PASSWORD = "CLAIMBENCH_SMTP_PASSWORD"
@@ -23,7 +25,7 @@ PASSWORD = "CLAIMBENCH_SMTP_PASSWORD"
 
 @dataclass(frozen=True)
 class Service:
-    """What is needed to send. clock: tells the time, in UTC."""
+    """What is needed to send. clock: tells the time, in UTC. index: what saved searches ask; without it, words."""
 
     store: PageStore
     settings: Settings
@@ -32,6 +34,7 @@ class Service:
     password: str = field(repr=False)
     statements: Statements = field(default_factory=dict, repr=False)
     clock: Callable[[], datetime] = utc_now
+    index: Index | None = field(default=None, repr=False)
 
     @property
     def community(self) -> CommunitySettings:
@@ -56,8 +59,9 @@ class Service:
         """Compose the digests that are due."""
         settle_submissions(self.store)
         now, letters = self.clock(), self.letters
+        finds = searches_of(self.index)
         return queue_digests(
-            self.store, self.settings.score, self.keys, lambda d, s: letters.digest(d, s, now), now
+            self.store, self.settings.score, self.keys, lambda d, s: letters.digest(d, s, now), now, finds
         )
 
 
@@ -70,7 +74,12 @@ def statements_of(shelf: Shelf) -> Statements:
     }
 
 
-def open_service(store: PageStore, settings: Settings, statements: Statements | None = None) -> Service:
+def open_service(
+    store: PageStore,
+    settings: Settings,
+    statements: Statements | None = None,
+    index: Index | None = None,
+) -> Service:
     """Raises UserError where mail is not configured, or a secret is missing or open to others."""
     mail = settings.mail
     if mail is None:
@@ -88,4 +97,4 @@ def open_service(store: PageStore, settings: Settings, statements: Statements | 
         raise UserError(
             f"mail: user is set and no password; set {PASSWORD} or mail.password_file (mode 0600)"
         )
-    return Service(store, settings, mail, load_keys(), password, statements or {})
+    return Service(store, settings, mail, load_keys(), password, statements or {}, index=index)

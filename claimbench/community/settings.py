@@ -58,6 +58,7 @@ class MailSettings(Strict):
     give_up: float = Field(
         default=48.0, gt=0, le=240
     )  # hours after which a temporary error is a permanent one
+    keep_days: int = Field(default=90, ge=15, le=3660)  # that letters are known after they are done with
 
     @model_validator(mode="after")
     def _check(self) -> MailSettings:

@@ -1,4 +1,4 @@
-"""People, subscriptions, votes and submissions in the page's store.
+"""People and subscriptions in the page's store.
 
 Functions of the store, the keys and the moment. Nothing here says whether an address is known: who asks for a link gets
 one, and what it does is decided when it is opened.
@@ -26,8 +26,7 @@ from claimbench.community.schema import (
     VISIT,
 )
 from claimbench.community.tokens import Keys, stamp
-from claimbench.feed.listing import Listing, from_row
-from claimbench.feed.schema import LISTING, MEASURED, META, VOTE
+from claimbench.feed.schema import MEASURED, META, VOTE
 from claimbench.feed.store import PageStore
 
 LINK_LASTS = timedelta(hours=2)
@@ -39,7 +38,7 @@ MOST_CHOICES = 20
 
 @dataclass(frozen=True)
 class Choices:
-    """What a digest is about: papers of any of these groups or with all words of any of these searches; else all."""
+    """What a digest is about: papers of any of these groups or found by any of these searches; else all."""
 
     groups: tuple[str, ...] = ()
     searches: tuple[str, ...] = ()
@@ -52,15 +51,6 @@ class Choices:
     def decode(cls, text: str) -> Choices:
         found = json.loads(text)
         return cls(tuple(found["groups"]), tuple(found["searches"]), found["every"])
-
-    def wants(self, group: str, text: str) -> bool:
-        """Whether a paper of this group, with this text, is one of those."""
-        if not self.groups and not self.searches:
-            return True
-        words = text.casefold()
-        return group in self.groups or any(
-            all(word in words for word in search.casefold().split()) for search in self.searches
-        )
 
 
 @dataclass(frozen=True)
@@ -219,83 +209,6 @@ def delete_person(store: PageStore, person: Person) -> None:
         if found is not None:
             _unsubscribe(connection, found)
         connection.execute(PERSON.delete().where(PERSON.c.id == person.id))
-
-
-# --- votes, submissions, curation ---
-
-
-def vote(store: PageStore, person: Person, key: str, now: datetime, *, wanted: bool = True) -> bool:
-    """Give or take back a person's one vote. Returns False if no visible paper has this key."""
-    with store.write() as connection:
-        listing = _visible(connection, key)
-        if listing is None:
-            return False
-        where = (VOTE.c.person == person.id) & (VOTE.c.listing == listing)
-        given = connection.scalar(sa.select(VOTE.c.person).where(where)) is not None
-        if wanted and not given:
-            connection.execute(VOTE.insert().values(person=person.id, listing=listing, created=stamp(now)))
-        elif given and not wanted:
-            connection.execute(VOTE.delete().where(where))
-        return True
-
-
-def has_voted(store: PageStore, person: Person, key: str) -> bool:
-    query = sa.select(VOTE.c.person).join(LISTING, LISTING.c.id == VOTE.c.listing)
-    with store.read() as connection:
-        return connection.scalar(query.where(LISTING.c.key == key, VOTE.c.person == person.id)) is not None
-
-
-def submit(store: PageStore, person: Person, arxiv: str, now: datetime) -> Literal["listed", "noted"]:
-    """Note an arXiv id (without its version) for the curators; one that is listed already is said to be."""
-    with store.write() as connection:
-        if _visible(connection, f"arxiv:{arxiv}") is not None:
-            return "listed"
-        known = connection.scalar(sa.select(SUBMISSION.c.arxiv).where(SUBMISSION.c.arxiv == arxiv))
-        if known is None:
-            connection.execute(
-                SUBMISSION.insert().values(arxiv=arxiv, person=person.id, state="waiting", created=stamp(now))
-            )
-        return "noted"
-
-
-def submissions(store: PageStore, limit: int = 500) -> list[str]:
-    """arXiv ids that wait, oldest first."""
-    query = sa.select(SUBMISSION.c.arxiv).where(SUBMISSION.c.state == "waiting")
-    with store.read() as connection:
-        return list(connection.scalars(query.order_by(SUBMISSION.c.created, SUBMISSION.c.arxiv).limit(limit)))
-
-
-def settle_submissions(store: PageStore) -> int:
-    """Close those that have become listings. Returns how many."""
-    listed = sa.exists().where(LISTING.c.arxiv == SUBMISSION.c.arxiv)
-    where = (SUBMISSION.c.state == "waiting") & listed
-    with store.write() as connection:
-        return connection.execute(SUBMISSION.update().where(where).values(state="listed")).rowcount
-
-
-def decline(store: PageStore, arxiv: str) -> None:
-    where = (SUBMISSION.c.arxiv == arxiv) & (SUBMISSION.c.state == "waiting")
-    with store.write() as connection:
-        connection.execute(SUBMISSION.update().where(where).values(state="declined"))
-
-
-def curate(store: PageStore, key: str, *, featured: bool, hidden: bool, note: str) -> bool:
-    """What curators set on a listing. Returns False if there is none of this key."""
-    values = {"featured": int(featured), "hidden": int(hidden), "note": note}
-    with store.write() as connection:
-        return connection.execute(LISTING.update().where(LISTING.c.key == key).values(**values)).rowcount == 1
-
-
-def find_listing(store: PageStore, key: str) -> Listing | None:
-    """By its key, or by its paper's id on the shelf: no id has a colon, and every key has one."""
-    query = sa.select(LISTING).where(LISTING.c.key == key if ":" in key else LISTING.c.shelf_id == key)
-    with store.read() as connection:
-        row = connection.execute(query.order_by(LISTING.c.hidden, LISTING.c.id).limit(1)).one_or_none()
-    return from_row(row) if row is not None else None
-
-
-def _visible(connection: sa.Connection, key: str) -> int | None:
-    return connection.scalar(sa.select(LISTING.c.id).where(LISTING.c.key == key, LISTING.c.hidden == 0))
 
 
 # --- subscriptions ---

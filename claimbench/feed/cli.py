@@ -110,6 +110,9 @@ def _as_json(one: Pull) -> dict[str, Any]:
 
 def _summary(one: Pull) -> str:
     counts = one.counts
+    if one.source == "submitted":
+        line = f"submitted by readers: {counts['added']} new, {counts['problems']} refused"
+        return f"{line}; failed: {one.reason}" if one.state == "failed" else line
     line = f"{one.source}: {one.window}: {counts['added']} new, {counts['changed']} changed"
     line += f" of {counts['entries']} entries"
     if counts["problems"]:

@@ -21,7 +21,10 @@ NAME_LIMIT = 200
 LIST_LIMIT = 3_000  # the largest collaborations sign with about as many names
 LINK_LIMIT = 2_000
 
-_ARXIV = re.compile(r"(?P<id>\d{4}\.\d{4,5}|[a-z-]+(?:\.[A-Z]{2})?/\d{7})(?:v(?P<version>[1-9]\d{0,3}))?")
+_ARXIV = re.compile(
+    r"(?:(?P<id>\d\d(?:0[1-9]|1[0-2])\.\d{4,5})|(?P<archive>[a-z-]+)(?:\.[A-Za-z-]+)?/(?P<number>\d{7}))"
+    r"(?:v(?P<version>[1-9]\d{0,3}))?"
+)
 _ARXIV_URL = re.compile(rf"arxiv\.org/(?:abs|pdf|html)/{_ARXIV.pattern}")
 _UNWANTED = {"Cc", "Cf", "Co", "Cs", "Cn"}
 
@@ -150,12 +153,17 @@ def names(values: Iterable[object]) -> tuple[str, ...]:
 
 
 def arxiv_id(text: object) -> tuple[str, int] | None:
-    """An arXiv id and its version (0 if not given), old style or new, from the id alone or an address of arxiv.org."""
+    """An arXiv id and its version (0 if not given), old style or new, from the id alone or an address of arxiv.org.
+
+    Old ids come without their subject class, as arXiv itself has them: math.GT/0309136 is math/0309136.
+    """
     if not isinstance(text, str):
         return None
     bare = text.strip().removeprefix("arXiv:").removeprefix("oai:arXiv.org:")
     found = _ARXIV.fullmatch(bare) or _ARXIV_URL.search(text)
-    return (found["id"], int(found["version"] or 0)) if found else None
+    if found is None:
+        return None
+    return found["id"] or f"{found['archive']}/{found['number']}", int(found["version"] or 0)
 
 
 def web_address(link: object) -> str:

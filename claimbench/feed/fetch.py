@@ -27,6 +27,14 @@ class SourceError(Exception):
     """A source did not answer as it should. One line; the pull of this source ends and can be resumed."""
 
 
+class Rejected(SourceError):
+    """The source says that it cannot read the question (HTTP 400). body: what it says."""
+
+    def __init__(self, message: str, body: bytes) -> None:
+        super().__init__(message)
+        self.body = body
+
+
 class Fetcher:
     """`with Fetcher(source, limits) as fetcher: fetcher.get(url)`. Retrying and pausing happen inside."""
 
@@ -58,7 +66,7 @@ class Fetcher:
         """The body of an answer.
 
         accept: why a body is not yet an answer (a truncated document, a page that is empty for no reason), which is
-        tried again like a failed request; empty if it is one. Raises SourceError.
+        tried again like a failed request; empty if it is one. Raises SourceError, of which Rejected is one.
         """
         reason = ""
         for attempt in range(self._limits.attempts):
@@ -110,6 +118,8 @@ class Fetcher:
                 if response.status_code in AGAIN:
                     self._wait = _retry_after(response.headers.get("retry-after"))
                     raise _Again(f"HTTP {response.status_code}")
+                if response.status_code == 400:
+                    raise Rejected(f"{_place(url)}: HTTP 400", self._read(url, response, end))
                 if response.status_code != 200:
                     raise SourceError(f"{_place(url)}: HTTP {response.status_code}")
                 return None, self._read(url, response, end)

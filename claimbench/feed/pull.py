@@ -13,6 +13,7 @@ from claimbench.feed.lock import pulling
 from claimbench.feed.settings import PullSettings, Settings, SourceSettings
 from claimbench.feed.sources import make_source
 from claimbench.feed.store import PageStore, Pull
+from claimbench.feed.submitted import asked_source, pull_submitted
 
 OnPage = Callable[[Pull], None]
 
@@ -29,27 +30,35 @@ def pull(
     """Pull the named sources, or all, for the days `since` to `until` (UTC, both included).
 
     Without `since`, a source goes on a few days before where its last pull ended (`overlap_days`), and one that was
-    cut short is finished first. What is stored already stays as it is. A source that does not answer fails alone: its
-    pull keeps its pages and its reason, and the next pull goes on from there. Returns one Pull for each window.
-    Raises UserError for the caller's mistakes and while another pull is under way, LostLock if one took over.
+    cut short is finished first. Papers that readers submitted are asked for at the arXiv among the chosen sources, or
+    at arXiv itself if all were chosen and none is arXiv. What is stored already stays as it is. A source that does not
+    answer fails alone: its pull keeps its pages and its reason, and the next pull goes on from there. Returns one Pull
+    for each window, and one for what was submitted. Raises UserError for the caller's mistakes and while another pull
+    is under way, LostLock if one took over.
     """
     chosen = settings.find_sources(sources)
     today = datetime.now(UTC).date()
     last = min(until or today, today)
     if since is not None and since > last:
         raise UserError(f"--since: {since} lies after {last}, the last day to pull; give an earlier day")
+    submitted = asked_source(settings)
     finished: list[Pull] = []
     with pulling(store) as owner:
         for source in chosen:
-            for window in _windows(
-                store, source.name, settings.pull, since, last, explicit=until is not None
-            ):
-                with _open(source, settings) as opened:
+            with _open(source, settings) as opened:
+                for window in _windows(
+                    store, source.name, settings.pull, since, last, explicit=until is not None
+                ):
                     run = store.begin_pull(source.name, window)
                     on_page(run)
                     finished.append(_run(store, opened, run, settings, owner, on_page))
-                if finished[-1].state == "failed":
-                    break
+                    if finished[-1].state == "failed":
+                        break
+                if source is submitted:
+                    finished += pull_submitted(store, opened, settings, owner, today, on_page)
+        if submitted not in settings.source and not sources:
+            with _open(submitted, settings) as opened:
+                finished += pull_submitted(store, opened, settings, owner, today, on_page)
     return finished
 
 

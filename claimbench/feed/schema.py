@@ -10,12 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from claimbench.ledger.schema import Migration
+from claimbench.ledger.schema import INTEGER, Migration
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 METADATA = sa.MetaData()
-_text, _int = sa.Text, sa.Integer
+_text, _int = sa.Text, INTEGER
 
 
 def _col(name: str, kind: Any = _text, **options: Any) -> sa.Column[Any]:
@@ -27,6 +27,7 @@ def _listing(**options: Any) -> sa.Column[Any]:
 
 
 META = sa.Table("meta", METADATA, _col("name", primary_key=True), _col("value"))
+CURATED = "curated"  # a name in it: the value is another one whenever a curator has changed something
 LISTING = sa.Table(
     "listing",
     METADATA,
@@ -58,6 +59,12 @@ sa.Index(  # of the few that are hidden: one over all would tempt planners to wa
     LISTING.c.id,
     sqlite_where=LISTING.c.hidden == 1,
     postgresql_where=LISTING.c.hidden == 1,
+)
+FEATURED = sa.Index(
+    "listing_featured",
+    LISTING.c.published,
+    sqlite_where=LISTING.c.featured == 1,
+    postgresql_where=LISTING.c.featured == 1,
 )
 TOPIC = sa.Table(  # topics and categories once more, a row each: what a page filters by
     "listing_topic",
@@ -125,6 +132,16 @@ LOCK = sa.Table(
     "pull_lock", METADATA, _col("name", primary_key=True), _col("owner"), _col("expires", sa.Float(53))
 )
 
+
+def _third(connection: sa.Connection) -> None:
+    """Why a submission was refused, and an index of what is featured."""
+    names = {column["name"] for column in sa.inspect(connection).get_columns("submission")}
+    if "reason" not in names:  # a store of the first version got the table a moment ago
+        connection.exec_driver_sql("ALTER TABLE submission ADD COLUMN reason TEXT DEFAULT '' NOT NULL")
+    FEATURED.create(connection, checkfirst=True)
+
+
 MIGRATIONS: dict[int, Migration] = {  # from version -> what brings the schema to the next one
     1: METADATA.create_all,  # the community's tables
+    2: _third,
 }

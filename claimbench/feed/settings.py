@@ -14,8 +14,11 @@
     half_life_days = { day = 0.5, week = 2, month = 8 }
     [groups]
     vision = ["cs.CV"]              # which group of the shelf an arXiv category belongs to
+    [mail]                          # the server that sends digests and links, and
+    [community]                     # what readers may do: both in `claimbench.community.settings`
 
-No secret belongs here: a database URL with a password goes into the environment.
+Every setting stands in docs/page.md. No secret belongs here: passwords, also those of a database URL, go into the
+environment.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ DEFAULT_URLS = {
 }
 EVERY = {"arxiv": 3.0, "daily": 1.0, "rss": 1.0}  # arXiv asks for 3 seconds between two requests
 PAGE_SIZES = {"arxiv": 200, "daily": 50, "rss": 1}
+SUBMITTED = "submitted"  # the describer of papers that readers submitted
+RESERVED = ("shelf", SUBMITTED)
 
 
 class SourceSettings(Strict):
@@ -176,8 +181,10 @@ class Settings(Strict):
             raise ValueError("community: actions and curators need mail; add [mail] with host and sender")
         seen: set[str] = set()
         for source in self.source:
-            if source.name in seen or source.name == "shelf":
-                raise ValueError(f'source name "{source.name}" stands twice or is the shelf\'s; rename one')
+            if source.name in seen:
+                raise ValueError(f'source name "{source.name}" stands twice; rename one')
+            if source.name in RESERVED:
+                raise ValueError(f'source name "{source.name}" is the page\'s own; choose another')
             seen.add(source.name)
         owners: dict[str, str] = {}
         for group, categories in self.groups.items():

@@ -51,6 +51,7 @@ class PageStore(Database):
     schema: ClassVar[Schema] = schema
     name = "page store"
     file = "page.sqlite"
+    namespace = "claimbench_page"
     flag = "--store"
 
     # --- listings ---

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
@@ -20,21 +19,21 @@ class Leases(Database):
 
     def take(self, specs: Sequence[TrialSpec], environment: str, owner: str) -> bool:
         """Lease trials together before they run: False if somebody else holds any of them."""
-        until = time.time() + LEASE_SECONDS
         with self.write() as connection:
+            now = self.now(connection)
             held = {}
             for spec in specs:
                 row = connection.execute(
                     sa.select(LEASE).where(LEASE.c.key == spec.key, LEASE.c.environment == environment)
                 ).one_or_none()
-                if row is not None and row.owner != owner and row.owner and row.expires > time.time():
+                if row is not None and row.owner != owner and row.owner and row.expires > now:
                     return False
                 held[spec.key] = row
             for spec in specs:
                 row = held[spec.key]
                 values = {
                     "owner": owner,
-                    "expires": until,
+                    "expires": now + LEASE_SECONDS,
                     "fence": (row.fence if row else self._last_fence(connection, spec, environment)) + 1,
                 }
                 if row is None:
@@ -52,7 +51,7 @@ class Leases(Database):
 
     def renew(self, owner: str) -> None:
         with self.write() as connection:
-            values = {"expires": time.time() + LEASE_SECONDS}
+            values = {"expires": self.now(connection) + LEASE_SECONDS}
             connection.execute(LEASE.update().where(LEASE.c.owner == owner).values(**values))
 
     def release(self, owner: str) -> None:
@@ -116,13 +115,12 @@ class Leases(Database):
 
     def held(self, keys: Iterable[str], environment: str, owner: str) -> bool:
         """Whether another owner holds a live lease on any of these trials."""
-        query = sa.select(LEASE.c.key, LEASE.c.owner).where(
-            LEASE.c.environment == environment,
-            LEASE.c.owner.not_in(["", owner]),
-            LEASE.c.expires > time.time(),
+        query = sa.select(LEASE.c.key).where(
+            LEASE.c.environment == environment, LEASE.c.owner.not_in(["", owner])
         )
         with self.read() as connection:
-            return not {row.key for row in connection.execute(query)}.isdisjoint(keys)
+            live = query.where(LEASE.c.expires > self.now(connection))
+            return not set(connection.scalars(live)).isdisjoint(keys)
 
     def finished_since(self, watermark: int, keys: Sequence[str], environment: str) -> bool:
         """Whether somebody finished any of these trials after the watermark."""

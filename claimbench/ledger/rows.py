@@ -33,6 +33,11 @@ def moment() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def storable(text: str) -> str:
+    """A program's words as every database can hold them: without NUL and halves of surrogate pairs."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
 def trial_values(result: Result, environment: str, fence: int, code: str) -> dict[str, Any]:
     """A trial's row. NaN and infinities round-trip through JSON as Python writes them."""
     spec = result.spec
@@ -55,7 +60,7 @@ def trial_values(result: Result, environment: str, fence: int, code: str) -> dic
         "company": canonical(list(spec.company)),
         "status": result.status,
         "metrics": json.dumps(result.metrics),
-        "failure": result.failure,
+        "failure": storable(result.failure),
         "seconds": result.seconds,
         "peak_bytes": result.peak_bytes,
         "timing": json.dumps(result.timing),

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 SCHEMA_VERSION = 1
 
 METADATA = sa.MetaData()
-_text, _int, _real = sa.Text, sa.Integer, sa.Float(53)
+INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # 64 bits in both: SQLite's INTEGER is that wide
+_text, _int, _real = sa.Text, INTEGER, sa.Float(53)
 
 
 def _col(name: str, kind: Any = _text, **options: Any) -> sa.Column[Any]:

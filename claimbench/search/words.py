@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
 from claimbench.search import spelling
@@ -198,7 +198,7 @@ def search(
         )
         ids = [row[0] for row in rows]
         return Found(ids, len(ids), len(ids))
-    terms = query.telling()
+    terms = [_settled(connection, term) for term in query.telling()]
     found = Found()
     exact = " AND ".join(term.expression() for term in terms)
     found.ids, _ = _matching(connection, query, exact, limit)
@@ -245,6 +245,15 @@ def _occurs(connection: sqlite3.Connection, expression: str) -> bool:
     return bool(
         connection.execute("SELECT 1 FROM words WHERE words MATCH ? LIMIT 1", (expression,)).fetchone()
     )
+
+
+def _settled(connection: sqlite3.Connection, term: Term) -> Term:
+    """A last word that stands somewhere as it is counts as typed to its end: FTS5 copies all that a prefix matches.
+
+    Longer words that begin with it are then found by their trigrams.
+    """
+    typed = term.open_ended and len(term.tokens[0]) >= 3
+    return replace(term, open_ended=False) if typed and _occurs(connection, f'"{term.tokens[0]}"') else term
 
 
 def _glued(connection: sqlite3.Connection, terms: Sequence[Term]) -> list[list[str]]:

@@ -136,9 +136,9 @@ def environment() -> Environment:
 
 @cache
 def site_style() -> str:
-    """The one style sheet: the plots' palette and classes, the report's, and the page's."""
-    report = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    return "\n".join([stylesheet(), report, (STATIC / "page.css").read_text(encoding="utf-8")])
+    """The one style sheet: the plots' palette and classes, the report's, the page's, and its forms'."""
+    files = (TEMPLATES / "report.css", STATIC / "page.css", STATIC / "forms.css")
+    return "\n".join([stylesheet(), *(file.read_text(encoding="utf-8") for file in files)])
 
 
 def drawing(svg: str) -> Markup:

@@ -30,7 +30,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Card:
-    """One paper. path: of its page. tally: of its claims, empty if it is not on the shelf."""
+    """One paper. path: of its page. tally: of its claims, empty if it is not on the shelf. note: what curators say."""
 
     key: str
     path: str
@@ -45,6 +45,8 @@ class Card:
     tally: tuple[Tally, ...] = ()
     votes: int = 0
     upvotes: int = 0
+    featured: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,14 @@ def listing_card(board: Board, listing: Listing, *, votes: int = 0, upvotes: int
     if listing.shelf_id in board.entries:
         entry = board.entries[listing.shelf_id]
         date = str(entry.year) if listing.described == "shelf" else listing.published
-        return replace(entry_card(board, entry), date=date, votes=votes, upvotes=upvotes)
+        return replace(
+            entry_card(board, entry),
+            date=date,
+            votes=votes,
+            upvotes=upvotes,
+            featured=listing.featured,
+            note=listing.note,
+        )
     return Card(
         key=listing.key,
         path=paper_path(listing.key),
@@ -100,7 +109,20 @@ def listing_card(board: Board, listing: Listing, *, votes: int = 0, upvotes: int
         topics=listing.topics or listing.categories,
         votes=votes,
         upvotes=upvotes,
+        featured=listing.featured,
+        note=listing.note,
     )
+
+
+def featured(board: Board, store: PageStore, most: int) -> list[Card]:
+    """The latest papers that curators feature."""
+    is_featured = LISTING.c.featured == sa.literal_column(
+        "1"
+    )  # a literal: a partial index serves no parameter
+    query = sa.select(LISTING).where(is_featured, LISTING.c.hidden == 0)
+    query = query.order_by(LISTING.c.published.desc(), LISTING.c.id.desc()).limit(most)
+    with store.read() as connection:
+        return [listing_card(board, from_row(row)) for row in connection.execute(query)]
 
 
 def cards(board: Board, store: PageStore, keys: Sequence[str]) -> list[Card]:

@@ -46,12 +46,20 @@ def serve(
     words_only: Annotated[
         bool, typer.Option("--words-only", help="Search by words alone: no encoder is loaded.")
     ] = False,
+    schedule: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Pull all sources and send digests daily, at this time of UTC."),
+    ] = "",
     imports: Annotated[
         list[Path] | None,
-        typer.Option("--import", metavar="FILE", help="Published results to read first (repeatable)."),
+        typer.Option("--import", metavar="FILE...", help="Published results to read first."),
     ] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", show_default=False)] = None,
 ) -> None:
-    """Show the shelf and the ledger as a web page. It only reads; no trial is ever started from it."""
+    """Show the shelf and the ledger as a web page. It only reads; no trial is ever started from it.
+
+    FILE: further published results, so that --import takes what a shell makes of results/*/*.jsonl.
+    """
     if address and (urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname):
         raise UserError(f'--url: "{address}" is no web address; write it as https://papers.example.org')
     try:
@@ -78,5 +86,6 @@ def serve(
         address=address,
         show_own=show_own,
         meaning=not words_only,
+        schedule=schedule,
     )
-    answer(options, imports=imports or [], browse=browse)
+    answer(options, imports=[*(imports or []), *(more or [])], browse=browse)

@@ -46,6 +46,12 @@ def index_folder(store: PageStore, roots: list[Path]) -> Path:
     )
 
 
+def existing_index(store: PageStore, roots: list[Path]) -> Index | None:
+    """The index that a served page has made, if one has."""
+    folder = index_folder(store, roots)
+    return Index(folder) if (folder / "index.sqlite").exists() else None
+
+
 def shelf_documents(board: Board) -> Iterator[Document]:
     """Papers of the shelf by their id, with their verdicts."""
     states = {
@@ -95,7 +101,7 @@ class Maintenance:
         if self._meaning:
             self._meaning = self._may_search_by_meaning()
         with (folder / ".maintenance").open("w") as lock:
-            while not _taken(lock.fileno()):
+            while not taken(lock.fileno()):
                 if self._stop.wait(self._every):
                     return
             self._look_on()
@@ -152,7 +158,8 @@ def embed(site: Site) -> None:
         log.warning("searching by words only: %s", error)
 
 
-def _taken(descriptor: int) -> bool:
+def taken(descriptor: int) -> bool:
+    """Take the lock of an open file, unless another process has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

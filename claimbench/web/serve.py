@@ -27,6 +27,7 @@ from claimbench.shelf import Shelf
 from claimbench.web.app import Application, create_app
 from claimbench.web.maintenance import Maintenance, index_folder, judge_missing
 from claimbench.web.protocol import BoundedProtocol
+from claimbench.web.schedule import Schedule, time_of_day
 
 VARIABLE = "CLAIMBENCH_SERVE"  # how worker processes learn their options
 EVERYWHERE = ("0.0.0.0", "::")
@@ -49,13 +50,14 @@ class Options:
     address: str = ""
     show_own: bool = False
     meaning: bool = True
+    schedule: str = ""  # time of day, UTC; empty: nothing is pulled or sent
 
 
 class Served:
-    """The application with its maintenance, which begins and ends with it."""
+    """The application with what runs beside it, and begins and ends with it."""
 
-    def __init__(self, app: Application, maintenance: Maintenance) -> None:
-        self._app, self._maintenance = app, maintenance
+    def __init__(self, app: Application, beside: Sequence[Maintenance | Schedule]) -> None:
+        self._app, self._beside = app, beside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -64,10 +66,12 @@ class Served:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._maintenance.start()
+                for one in self._beside:
+                    one.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
-                self._maintenance.stop()
+                for one in self._beside:
+                    one.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -91,7 +95,10 @@ def application(options: Options) -> Served:
         hosts=None if options.host in EVERYWHERE else frozenset({options.host.lower()}),
         show_own=options.show_own,
     )
-    return Served(app, Maintenance(app.site, meaning=options.meaning))
+    beside: list[Maintenance | Schedule] = [Maintenance(app.site, meaning=options.meaning)]
+    if options.schedule:
+        beside.append(Schedule(app.site, time_of_day("--schedule", options.schedule)))
+    return Served(app, beside)
 
 
 def worker() -> ASGIApp:
@@ -103,6 +110,8 @@ def worker() -> ASGIApp:
 def serve(options: Options, *, imports: Sequence[Path] = (), browse: bool = False) -> None:
     """Answer until Ctrl-C or SIGTERM. Raises UserError where a place or the address cannot be had."""
     load_settings(Path(options.config) if options.config else None)
+    if options.schedule:
+        time_of_day("--schedule", options.schedule)
     shelf = Shelf.find(options.shelf)
     with Ledger(options.ledger) as ledger:
         if imports:

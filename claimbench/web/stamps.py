@@ -10,7 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from claimbench import __version__
-from claimbench.feed.schema import LISTING, MEASURED, PULL, VOTE
+from claimbench.feed.schema import CURATED, LISTING, MEASURED, META, PULL, VOTE
 from claimbench.feed.store import PageStore
 from claimbench.feed.trending import IS_HIDDEN
 from claimbench.ledger import TRIAL, TRIAL_SET, VERDICT, Ledger
@@ -31,7 +31,7 @@ _SERIALS = (TRIAL_SET.c.serial, TRIAL.c.id, VERDICT.c.id, CARRY.c.id)
 
 
 def store_stamp(store: PageStore) -> str:
-    """Of a file its times and sizes, which every write changes; else the newest rows and how far pulls have come."""
+    """Of a file its times and sizes, which every write changes; else the newest rows, what pulls and curators did."""
     file = database_file(store)
     if file is not None:
         return "-".join(_status(Path(f"{file}{end}")) for end in ("", "-wal"))
@@ -39,6 +39,7 @@ def store_stamp(store: PageStore) -> str:
         sa.select(sa.func.count()).select_from(VOTE).scalar_subquery(),
         sa.select(sa.func.max(VOTE.c.created)).scalar_subquery(),
         sa.select(sa.func.count()).select_from(MEASURED).scalar_subquery(),
+        sa.select(META.c.value).where(META.c.name == CURATED).scalar_subquery(),
     ]
     with store.read() as connection:
         return short(listings_stamp(store), str(tuple(connection.execute(sa.select(*counts)).one())))

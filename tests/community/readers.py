@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
-from smtp_server import PASSWORD, Inbox
+import trustme
+from smtp_server import PASSWORD, USER, Inbox, start
 
 from claimbench.community.digest import queue_digests
 from claimbench.community.letters import Letters
@@ -115,3 +119,26 @@ class Mailing:
 
     def send(self, now: datetime = NOW, password: str = PASSWORD) -> Sent:
         return send(self.store, self.settings, now, password, self.folder)
+
+
+@contextmanager
+def open_mailing(folder: Path, authority: trustme.CA) -> Iterator[Mailing]:
+    """Two listed papers, no verdict, no subscriber; and an SMTP server that is trusted by authority.pem."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    (folder / "authority.pem").write_bytes(authority.cert_pem.bytes())
+    inbox = Inbox()
+    controller = start(inbox, context)
+    settings = MailSettings(
+        host="127.0.0.1",
+        port=controller.port,
+        sender="papers@example.org",
+        user=USER,
+        certificates="authority.pem",
+        timeout=10,
+        backoff=60,
+    )
+    with PageStore(folder / "page.sqlite") as store:
+        store.put([listing("2503.00001", "Alpha works"), listing("2503.00002", "Beta works", "vision")])
+        yield Mailing(store, settings, inbox, folder)
+    controller.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,12 +18,16 @@ from typer.testing import CliRunner
 from claimbench.community import digest as digests
 from claimbench.community.cli import app
 from claimbench.community.digest import news_after, window_since
+from claimbench.community.papers import settle_submissions, submissions
+from claimbench.community.schema import SUBMISSION
+from claimbench.community.searches import Finds, holds_words, wanted, with_index
 from claimbench.community.store import Choices, active
 from claimbench.community.tokens import stamp, utc_now
 from claimbench.errors import UserError
 from claimbench.feed.listing import Listing
 from claimbench.feed.schema import METADATA, SCHEMA_VERSION
 from claimbench.feed.store import PageStore
+from claimbench.search import Index, from_listings
 
 READER = "reader@example.net"
 
@@ -127,6 +132,52 @@ def test_a_store_from_before_gets_the_tables(tmp_path: Path) -> None:
         assert added < set(sa.inspect(connection).get_table_names())
         version = connection.exec_driver_sql("SELECT value FROM meta WHERE name = 'schema'").scalar()
     assert version == str(SCHEMA_VERSION)
+
+
+def test_a_store_of_the_second_version_gets_reasons_and_an_index(tmp_path: Path) -> None:
+    PageStore(tmp_path / "old.sqlite").close()
+    with closing(sqlite3.connect(tmp_path / "old.sqlite")) as old:
+        old.execute("DROP INDEX listing_featured")
+        old.execute("ALTER TABLE submission DROP COLUMN reason")
+        old.execute(
+            "INSERT INTO submission VALUES ('2402.18668', NULL, 'waiting', '2025-03-01T00:00:00+00:00')"
+        )
+        old.execute("UPDATE meta SET value = '2' WHERE name = 'schema'")
+        old.commit()
+    with PageStore(tmp_path / "old.sqlite") as store:
+        assert submissions(store) == ["2402.18668"]
+        settle_submissions(store, {"2402.18668": "arXiv has no such paper"})
+        with store.read() as connection:
+            assert connection.scalar(sa.select(SUBMISSION.c.reason)) == "arXiv has no such paper"
+            assert "listing_featured" in {i["name"] for i in sa.inspect(connection).get_indexes("listing")}
+
+
+def test_saved_searches_ask_the_index_where_there_is_one(tmp_path: Path) -> None:
+    """Word forms and filters, and every word; what the index does not know yet is looked at by its words."""
+    papers = [
+        replace(listing("2503.00001", "Pruned networks generalise"), shelf_id=None),
+        replace(
+            listing("2503.00002", "Networks of sparse experts", "vision"), shelf_id=None, authors=("Bo Two",)
+        ),
+    ]
+    later = replace(listing("2503.00003", "Pruning again"), shelf_id=None)
+    index = Index(tmp_path / "index")
+    index.build(from_listings(papers))
+    finds = with_index(index)
+
+    def found(search: str, by: Finds) -> list[str]:
+        return [paper.arxiv[-1] for paper in [*papers, later] if by(search, paper)]
+
+    assert found("network pruning", finds) == ["1"]
+    assert found("network pruning", holds_words) == []
+    assert found("author:Two networks", finds) == ["2"]
+    assert found("group:vision", finds) == ["2"]
+    assert found("pruning", finds) == ["1", "3"]
+    assert found("pruning experts", finds) == []
+    assert found("networks", holds_words) == ["1", "2"]
+    assert wanted(Choices(("vision",), ("pruning",)), papers[0], finds)
+    assert wanted(Choices(), papers[1], finds)
+    assert not wanted(Choices((), ("author:Two",)), papers[0], finds)
 
 
 def test_the_commands_preview_and_send(mailing: Mailing, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,22 @@ def test_the_stored_digest_has_no_address_and_goes_once_it_is_done_with(due: Mai
     assert letters() == [""]
 
 
+def test_letters_are_forgotten_after_a_time_that_is_set_and_nothing_is_sent_again(due: Mailing) -> None:
+    due.send()
+    due.settings = due.settings.model_copy(update={"keep_days": 20})
+    for days, known in ((1, 1), (19, 1), (21, 0)):
+        now = NOW + days * DAY
+        due.send(now)
+        assert len([one for one in states(due.store) if one[0] == "2025-03-03"]) == known
+        due.compose(now)
+    assert active(due.store)[0].told == 1
+    judge(due.store, "claim-two", judged=NOW + 21 * DAY)
+    due.compose(NOW + 22 * DAY)
+    due.send(NOW + 22 * DAY)
+    texts = [text_of(message) for message in due.inbox.to(READER)]
+    assert [sum(claim in text for text in texts) for claim in ("claim-one", "claim-two")] == [1, 1]
+
+
 @pytest.mark.parametrize("stage", ["MAIL", "RCPT", "DATA"])
 def test_temporary_errors_are_tried_again_after_growing_waits(due: Mailing, stage: str) -> None:
     due.inbox.fail[stage] = ["450 4.2.0 later, reader@example.net"] * 2

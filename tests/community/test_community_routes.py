@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
@@ -15,11 +16,12 @@ from readers import KEYS, Mailing, judge, subscribe
 from smtp_server import PASSWORD, text_of
 from starlette.testclient import TestClient
 
+from claimbench.community.papers import decline, settle_submissions, submissions
 from claimbench.community.routes import Community, open_community
 from claimbench.community.schema import MAIL_LINK, PERSON, SUBMISSION, SUBSCRIPTION, VISIT
 from claimbench.community.service import Service
 from claimbench.community.settings import CommunitySettings
-from claimbench.community.store import active, submissions
+from claimbench.community.store import active
 from claimbench.community.tokens import utc_now
 from claimbench.feed.schema import VOTE
 from claimbench.feed.settings import ScoreSettings, Settings
@@ -147,7 +149,7 @@ def test_one_vote_a_person_which_trending_counts(mailing: Mailing, browser: Call
     assert page.get(f"/vote?paper={PAPER}").status_code == 403
     signed_in(mailing, page)
     stale = page.get(f"/vote?paper={PAPER}").text
-    assert page.send(f"/vote?paper={PAPER}", "/vote").status_code == 200
+    assert page.send(f"/vote?paper={PAPER}", "/vote").status_code == 303
     hidden = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', stale))
     page.client.post("/vote", data=hidden, headers={"origin": HERE})
     assert count(mailing, VOTE) == 1
@@ -179,6 +181,44 @@ def test_submissions_wait_for_curators_who_are_set_by_the_owner(
     assert page.get(f"/vote?paper={PAPER}").status_code == 404
     editor.send("/curate", "/curate")
     assert submissions(mailing.store) == []
+
+
+def test_after_signing_in_a_reader_is_where_they_were_going_and_nowhere_else(
+    mailing: Mailing, browser: Callable[..., Browser]
+) -> None:
+    for wanted, reached in (
+        (f"/vote?paper={PAPER}", f"/vote?paper={PAPER}"),
+        ("/submit", "/submit"),
+        ("/account", "/account"),
+    ):
+        page = browser(links_per_address=100)
+        assert page.get(wanted).status_code == 403
+        page.send(wanted, "/sign-in", address=READER)
+        found = page.send(mailed_path(mailing, READER), "/sign-in/link")
+        assert found.headers["location"] == reached
+        mailing.inbox.accepted.clear()
+    page = browser(links_per_address=100)
+    for evil in ("//evil.example", "https://evil.example", "/vote?paper=x\r\nset-cookie: a=b", "/sign-out"):
+        page.client.cookies.set("claimbench_next", quote(evil, safe="/:?="), domain="papers.example.org")
+        page.send("/sign-in", "/sign-in", address=EDITOR)
+        found = page.send(mailed_path(mailing, EDITOR), "/sign-in/link")
+        assert found.headers["location"] == "/account"
+        mailing.inbox.accepted.clear()
+        page.send("/account", "/sign-out")
+
+
+def test_what_became_of_a_submission_stands_on_the_account(
+    mailing: Mailing, browser: Callable[..., Browser]
+) -> None:
+    page = signed_in(mailing, browser())
+    for identity in ("2402.18668", "math.GT/0309136", "2402.00001"):
+        page.send("/submit", "/submit", arxiv=identity)
+    settle_submissions(mailing.store, {"2402.18668": "arXiv has no such paper"})
+    decline(mailing.store, "math/0309136")
+    shown = page.get("/account").text
+    assert "refused: arXiv has no such paper" in shown
+    assert "declined: a curator has declined it" in shown
+    assert "waits for the next pull" in shown
 
 
 def test_deleting_my_data_leaves_nothing_of_me(mailing: Mailing, browser: Callable[..., Browser]) -> None:
@@ -220,7 +260,7 @@ def test_forms_of_other_sites_and_of_other_browsers_are_refused(
     foreign = KEYS.sign("form", KEYS.digest("form", "another"), now=utc_now())
     assert post("/vote", data={**fields, "form_token": foreign}).status_code == 403
     assert count(mailing, VOTE) == 0
-    assert post("/vote", data=fields, headers={"origin": HERE}).status_code == 200
+    assert post("/vote", data=fields, headers={"origin": HERE}, follow_redirects=False).status_code == 303
 
 
 def test_known_unknown_and_overasked_addresses_get_the_same_answer(

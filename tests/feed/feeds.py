@@ -129,3 +129,23 @@ def arxiv_handler(papers: dict[str, list[str]]) -> Handler:
         return 200, {}, arxiv_page(entries[start : start + size], len(entries))
 
     return handle
+
+
+def by_id_handler(known: dict[str, str], unreadable: tuple[str, ...] = ()) -> Handler:
+    """An arXiv that is asked by `id_list`, with its manners: papers in an order of its own, a total of what was asked
+    for, unknown ids left out, and HTTP 400 for an id that it cannot read. known: ids to entries."""
+
+    def handle(_: str, query: dict[str, str]) -> Answer:
+        asked = query["id_list"].split(",")
+        for name in asked:
+            if name in unreadable:
+                error = "<entry><id>http://arxiv.org/api/errors#incorrect_id_format</id><title>Error</title>"
+                return (
+                    400,
+                    {},
+                    arxiv_page([f"{error}<summary>incorrect id format for {name}</summary></entry>"]),
+                )
+        found = [known[name] for name in sorted(asked) if name in known]
+        return 200, {}, arxiv_page(found[: int(query["max_results"])], len(asked))
+
+    return handle

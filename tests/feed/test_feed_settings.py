@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from claimbench.community.settings import CommunitySettings, MailSettings
 from claimbench.errors import UserError
-from claimbench.feed.settings import load_settings
+from claimbench.feed.settings import (
+    FetchSettings,
+    PullSettings,
+    ScoreSettings,
+    Settings,
+    SourceSettings,
+    load_settings,
+)
 from claimbench.paths import config_dir
 
 
@@ -41,6 +50,7 @@ ARXIV = '[[source]]\nname = "a"\nkind = "arxiv"\ncategories = ["cs.LG"]\n'
         (ARXIV + 'url = "https://me:pw@arxiv.org/"', r'source "a": .*password does not belong'),
         (ARXIV + 'pasword = "x"', r'source "a"\.pasword: unknown key'),
         (ARXIV + ARXIV, r'source name "a" stands twice'),
+        (ARXIV.replace('"a"', '"submitted"'), r'source name "submitted" is the page\'s own'),
         (ARXIV.replace("cs.LG", "cs LG) OR (all"), r'source "a"\.categories'),
         ('[[source]]\nname = "a"\nkind = "rss"', r'source "a": an rss source needs either url'),
         ('[[source]]\nname = "a"\nkind = "rss"\nurl = "ftp://x"', r"must begin with https://"),
@@ -74,3 +84,19 @@ def test_sources_are_named_or_all() -> None:
     assert [source.name for source in made.find_sources(["arxiv"])] == ["arxiv"]
     with pytest.raises(UserError, match='--source: no source "arxv"; did you mean "arxiv"'):
         made.find_sources(["arxv"])
+
+
+def test_the_document_names_every_setting_with_its_default(tmp_path: Path) -> None:
+    """Except what it marks as the owner's own: sources, groups, and who runs mail and page."""
+    text = (Path(__file__).parents[2] / "docs" / "page.md").read_text()
+    example = re.search(r"```toml\n(.*?)```", text, re.S)
+    assert example
+    (tmp_path / "page.toml").write_text(example[1])
+    made, default = load_settings(tmp_path / "page.toml"), Settings()
+    assert (made.fetch, made.pull, made.score) == (default.fetch, default.pull, default.score)
+    assert made.mail == MailSettings(host="smtp.example.org", sender="papers@example.org", user="papers")
+    own = {name: getattr(made.community, name) for name in ("url", "actions", "curators")}
+    assert made.community == CommunitySettings(**own)
+    sections = (SourceSettings, FetchSettings, PullSettings, ScoreSettings, MailSettings, CommunitySettings)
+    names = {name for section in sections for name in section.model_fields} | set(Settings.model_fields)
+    assert [n for n in sorted(names - {"folder"}) if not re.search(rf"\b{n}\b", example[1])] == []

@@ -5,17 +5,24 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
 import time
+import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from websockets.sync.client import connect
 
+KEPT = os.environ.get("CLAIMBENCH_SCREENSHOTS", "")  # a folder: every look of every page is kept there
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Navigating(RuntimeError):
+    """One page has gone and the next is not there yet."""
 
 
 class Browser:
@@ -69,7 +76,9 @@ class Browser:
             message = json.loads(self._connection.recv(timeout=60))
             if message.get("id") == number:
                 if "error" in message:
-                    raise RuntimeError(f"{method}: {message['error']['message']}")
+                    words = message["error"]["message"]
+                    leaving = "navigated" in words or "context" in words
+                    raise (Navigating if leaving else RuntimeError)(f"{method}: {words}")
                 return message["result"]
             self._note(message)
 
@@ -99,13 +108,8 @@ class Browser:
 
     def settle(self, address: str = "") -> None:
         """Wait until the page (at this address, if given) has loaded."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            state = self.value("[document.readyState, location.href]")
-            if state[0] == "complete" and (not address or state[1].split("#")[0] == address.split("#")[0]):
-                return
-            time.sleep(0.02)
-        raise RuntimeError(f"{address} did not load")
+        there = f"location.href.split('#')[0] === {json.dumps(address.split('#')[0])}" if address else "true"
+        self._until(f"document.readyState === 'complete' && {there}", address)
 
     def value(self, expression: str) -> Any:
         """Of a JavaScript expression. It is evaluated beside the page, also where the page may run no script."""
@@ -113,6 +117,29 @@ class Browser:
         if "exceptionDetails" in result:
             raise RuntimeError(str(result["exceptionDetails"]))
         return result["result"].get("value")
+
+    def follow(self, found: str) -> None:
+        """Press the link or the button that this selector finds, and wait for the page that answers."""
+        self.value("window.before = true")
+        self.value(f"document.querySelector({json.dumps(found)}).click()")
+        self._until("!window.before && document.readyState === 'complete'", found)
+
+    def _until(self, expression: str, what: str) -> None:
+        """Wait for a page on which this is true; between two pages nothing can be evaluated."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                if self.value(expression):
+                    return
+            except Navigating:
+                pass
+            time.sleep(0.02)
+        raise RuntimeError(f"{what}: no page answered")
+
+    def fetch(self, address: str) -> str:
+        """What a stranger gets from this address: without cookies."""
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            return str(answer.read().decode())
 
     def type(self, text: str) -> None:
         self.send("Input.insertText", text=text)

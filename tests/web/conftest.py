@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from browser import KEPT, Browser
 from served import LISTED, RESULTS, Served, serve
 
 from claimbench.feed.listing import Listing
@@ -14,10 +17,14 @@ from claimbench.ledger import Ledger
 from claimbench.publish import import_results
 from claimbench.shelf import BUILT_IN, Shelf
 
+sys.path += [str(Path(__file__).parents[1] / name) for name in ("feed", "community")]
+from feeds import Server  # what the tests of those folders are made with
+from readers import Mailing, open_mailing
+
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The built-in shelf with the repository's published results, and two papers that are only listed."""
+    """The built-in shelf with published results of two papers, and two papers that are only listed."""
     folder = tmp_path_factory.mktemp("published")
     with Ledger(folder / "ledger.sqlite") as ledger:
         import_results(RESULTS, ledger=ledger)
@@ -36,3 +43,43 @@ def make_page(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 
     yield make
     ledger.close()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def mailing(tmp_path: Path, authority: trustme.CA) -> Iterator[Mailing]:
+    """Two listed papers, a mail server, no subscriber."""
+    with open_mailing(tmp_path, authority) as found:
+        yield found
+
+
+@pytest.fixture
+def source() -> Iterator[Callable[..., Server]]:
+    """`source(handler)`: a server of this machine to pull from."""
+    running: list[Server] = []
+
+    def start(handler: Any) -> Server:
+        running.append(Server(handler))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("browser") / "profile") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CLAIMBENCH_SCREENSHOTS, else a folder that is forgotten."""
+    folder = Path(KEPT) if KEPT else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -19,7 +19,12 @@ from claimbench.shelf import BUILT_IN, Shelf
 from claimbench.web.app import Application, create_app
 from claimbench.web.maintenance import bring_up_to_date
 
-RESULTS = sorted(glob.glob(str(BUILT_IN.parents[1] / "results" / "*" / "*.jsonl")))
+MEASURED = ("exact-permutations", "s4")  # papers whose published results the tests read
+RESULTS = sorted(
+    path
+    for name in MEASURED
+    for path in glob.glob(str(BUILT_IN.parents[1] / "results" / "*" / f"{name}.*.jsonl"))
+)
 
 
 @dataclass

@@ -5,21 +5,18 @@ CLAIMBENCH_SCREENSHOTS names a folder that keeps what every page looked like.
 
 from __future__ import annotations
 
-import os
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
-from browser import CHROMIUM, Browser
+from acting import at_a_port
+from browser import CHROMIUM, KEPT, Browser
 from served import Served
 
 from claimbench.web.pages.plot import library
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH (apt-get install chromium)")
-KEPT = os.environ.get("CLAIMBENCH_SCREENSHOTS", "")
 PAGES = {
     "home": "/",
     "search": "/search?q=state+space",
@@ -39,25 +36,8 @@ def address(published: Served) -> Iterator[str]:
     """The page at a real port."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(published.app, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("browser") / "profile") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(KEPT) if KEPT else tmp_path_factory.mktemp("screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    with at_a_port(published.app, listening):
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 # Every text's contrast with what lies behind it, as WCAG 2.2 defines it: [words, ratio] where it is below what AA asks
@@ -67,12 +47,14 @@ CONTRAST = """
   const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
     .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (element) => {
-    for (let e = element; e; e = e.parentElement) {
+  const known = new Map();
+  const behind = (e) => {
+    if (!e) return [255, 255, 255];
+    if (!known.has(e)) {
       const c = parse(getComputedStyle(e).backgroundColor);
-      if (c.length === 3 || c[3] > 0) return c;
+      known.set(e, c.length === 3 || c[3] > 0 ? c : behind(e.parentElement));
     }
-    return [255, 255, 255];
+    return known.get(e);
   };
   const low = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);

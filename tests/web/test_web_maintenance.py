@@ -49,23 +49,29 @@ def test_requests_judge_nothing_and_maintenance_does(
     assert verdicts(unjudged) == 1
 
 
-def test_the_index_follows_the_shelf(unjudged: Served, make_paper: MakePaper) -> None:
-    assert unjudged.app.site.index.search("other", mode="words").hits == []
+def test_the_index_follows_the_shelf(make_page: Callable[..., Served], make_paper: MakePaper) -> None:
+    make_paper()
+    page = make_page()
+    assert page.app.site.index.search("other", mode="words").hits == []
     make_paper("other")
-    unjudged.app.site.__post_init__()  # as if the seconds for which the shelf is held had passed
-    bring_up_to_date(unjudged.app.site)
-    assert [hit.key for hit in unjudged.app.site.index.search("other", mode="words").hits] == ["other"]
-    bring_up_to_date(unjudged.app.site, listings=False)
-    assert len(unjudged.app.site.index) == 2
-    assert [listing.shelf_id for listing in unjudged.store.newest()] == ["other", "toy"]
+    page.app.site.__post_init__()  # as if the seconds for which the shelf is held had passed
+    bring_up_to_date(page.app.site)
+    assert [hit.key for hit in page.app.site.index.search("other", mode="words").hits] == ["other"]
+    bring_up_to_date(page.app.site, listings=False)
+    assert len(page.app.site.index) == 2
+    assert [listing.shelf_id for listing in page.store.newest()] == ["other", "toy"]
 
 
-def test_one_of_several_does_the_work(unjudged: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_does_the_work(
+    make_page: Callable[..., Served], make_paper: MakePaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_paper()
+    page = make_page()
     done: list[str] = []
     monkeypatch.setattr(
         "claimbench.web.maintenance.bring_up_to_date", lambda site, listings: done.append("once")
     )
-    two = [Maintenance(unjudged.app.site, every=0.05, meaning=False) for _ in range(2)]
+    two = [Maintenance(page.app.site, every=0.05, meaning=False) for _ in range(2)]
     for one in two:
         one.start()
     time.sleep(0.5)

@@ -9,13 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 import typer
+from feeds import Server, arxiv_handler
 from served import RESULTS
 from typer.testing import CliRunner
 
@@ -71,20 +72,36 @@ def answer(address: str) -> httpx2.Response:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_it_answers_and_leaves_at_ctrl_c(tmp_path: Path, workers: str) -> None:
-    imports = [part for path in RESULTS for part in ("--import", path)] if workers == "1" else []
-    with running(tmp_path, "--workers", workers, *imports) as (process, address):
+def test_it_answers_pulls_once_and_leaves_at_ctrl_c(
+    tmp_path: Path, workers: str, source: Callable[..., Server]
+) -> None:
+    (measured,) = [path for path in RESULTS if "s4." in path]
+    more = ["--import", measured, measured]  # as a shell expands *.jsonl
+    server = source(arxiv_handler({}))
+    if workers == "2":
+        config = tmp_path / "page.toml"
+        config.write_text(
+            '[pull]\nfirst_days = 1\n[[source]]\nname = "arxiv"\nkind = "arxiv"\nevery = 0\n'
+            f'url = "{server.url}/q"\ncategories = ["cs.LG"]\n'
+        )
+        more = ["--schedule", "00:00", "--config", str(config)]
+    with running(tmp_path, "--workers", workers, *more) as (process, address):
         found = answer(f"{address}paper/s4.json")
         assert found.status_code == 200
         judged = [claim for claim in found.json()["claims"] if claim["state"] != "no verdict"]
         assert bool(judged) == (workers == "1")
         assert httpx2.get(address, headers={"host": "evil.example"}).status_code == 421
+        ends = time.monotonic() + 20
+        while workers == "2" and not server.asked and time.monotonic() < ends:
+            time.sleep(0.05)
+        time.sleep(0.3)  # the line is said when the answer is kept, and a second process would ask
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         rest = process.stdout.read()
         assert process.wait(15) == 0
         assert rest.rstrip().endswith("claimbench: stopped")
         assert "Traceback" not in rest
+        assert rest.count("schedule: arxiv 0 new") == len(server.asked) == int(workers) - 1  # one of the two
     with pytest.raises(httpx2.TransportError):
         httpx2.get(address)
 
@@ -112,6 +129,7 @@ def test_addresses_and_mistakes() -> None:
         (["--config", "/nowhere/page.toml"], "--config"),
         (["--shelf", "/nowhere"], "--shelf"),
         (["--import", "/nowhere.jsonl"], "nowhere.jsonl"),
+        (["--schedule", "at dawn"], "--schedule"),
     ):
         result = CliRunner().invoke(app, arguments)
         assert isinstance(result.exception, UserError)

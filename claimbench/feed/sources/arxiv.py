@@ -3,11 +3,14 @@
 The window is asked for day by day, oldest first: a day stays far below the 30,000 results that the API gives to one
 query, and a day that is past does not change, so that a place in it (`start`) stays valid for a later resumption. A
 paper shows up only once it is announced, days after its submission: pulls overlap (`overlap_days`).
+
+Papers that readers name are asked for by id. There the total is of what was asked for, not of what there is, and a
+place beyond the first page begins at the first again, so that each batch is one page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from urllib.parse import urlencode
@@ -17,7 +20,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from claimbench.feed.entry import Entry, Malformed, Page, Problem, Window, arxiv_id, entry, plain
-from claimbench.feed.fetch import SourceError
+from claimbench.feed.fetch import Rejected, SourceError
 from claimbench.feed.settings import SourceSettings
 from claimbench.feed.sources import Get
 
@@ -25,6 +28,8 @@ ATOM = "{http://www.w3.org/2005/Atom}"
 ARXIV = "{http://arxiv.org/schemas/atom}"
 OPENSEARCH = "{http://a9.com/-/spec/opensearch/1.1/}"
 ERRORS = "arxiv.org/api/errors"
+UNREADABLE = "incorrect id format for "  # what the API says of an id, naming the first that it cannot read
+AT_ONCE = 100  # ids of one request: its address stays below 2,000 characters
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,40 @@ class Arxiv:
                 if not more:
                     break
 
+    def papers(self, ids: Sequence[str]) -> Iterator[Page]:
+        """Papers by their ids (as `arxiv_id` writes them), in their latest version. What is not had is a problem."""
+        size = min(self._settings.size, AT_ONCE)
+        for start in range(0, len(ids), size):
+            batch = ids[start : start + size]
+            found = self._look_up(batch)
+            # now and then the API leaves out what it has: only what is missing twice is missing
+            again = self._look_up(_missing(batch, found))
+            both = Page([*found.entries, *again.entries], [*found.problems, *again.problems])
+            unknown = [Problem(name, "arXiv has no such paper") for name in _missing(batch, both)]
+            yield Page(both.entries, [*both.problems, *unknown])
+
+    def _look_up(self, ids: Sequence[str]) -> Page:
+        """One request, and a further one for each id that arXiv cannot read."""
+        wanted, unreadable = list(ids), list[Problem]()
+        while wanted:
+            address = by_id(self._settings.address, wanted)
+            try:
+                answer = parse(self._get(address, _unready))
+            except Rejected as rejected:
+                answer = parse(rejected.body)
+                if not answer.error:
+                    raise
+            if not answer.error:
+                told = [(arxiv_id(problem.entry), problem.reason) for problem in answer.problems]
+                malformed = [Problem(name[0], reason) for name, reason in told if name and name[0] in wanted]
+                return Page([e for e in answer.entries if e.arxiv in wanted], [*unreadable, *malformed])
+            name = answer.error.removeprefix(UNREADABLE)
+            if name not in wanted:
+                raise SourceError(f"arXiv answers: {answer.error}")
+            wanted.remove(name)
+            unreadable.append(Problem(name, "arXiv cannot read this id"))
+        return Page([], unreadable)
+
     def _ask(self, day: date, start: int) -> Answer:
         url = query(self._settings.address, self._settings.categories, day, start, self._settings.size)
         answer = parse(self._get(url, lambda body: _unready(body, start)))
@@ -85,13 +124,27 @@ def query(address: str, categories: list[str], day: date, start: int, size: int)
     )
 
 
-def _unready(body: bytes, start: int) -> str:
-    """Why a page must be asked for again: the API now and then sends an empty or a broken one with HTTP 200."""
+def by_id(address: str, ids: Sequence[str]) -> str:
+    """The address of the page of these papers."""
+    return f"{address}?" + urlencode({"id_list": ",".join(ids), "max_results": len(ids)}, safe=",/")
+
+
+def _missing(ids: Sequence[str], page: Page) -> list[str]:
+    """Of which the page tells nothing."""
+    told = {entry.arxiv for entry in page.entries} | {problem.entry for problem in page.problems}
+    return [name for name in ids if name not in told]
+
+
+def _unready(body: bytes, start: int | None = None) -> str:
+    """Why a page must be asked for again: the API now and then sends an empty or a broken one with HTTP 200.
+
+    start: the place of the page in its query; None where an empty page is an answer.
+    """
     try:
         answer = parse(body)
     except SourceError as error:
         return str(error)
-    if not answer.count and start < answer.total:
+    if not answer.count and start is not None and start < answer.total:
         return f"an empty page at {start} of {answer.total}"
     return ""
 

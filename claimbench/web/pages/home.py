@@ -12,10 +12,11 @@ from starlette.requests import Request
 from claimbench.feed.trending import DAYS, Ranking, WindowName, rank
 from claimbench.web.answers import BadRequest, Page, choice, whole
 from claimbench.web.board import Board, SetBrief
-from claimbench.web.cards import Card, Tally, Verdict, listing_card, tallies, verdict
+from claimbench.web.cards import Card, Tally, Verdict, featured, listing_card, tallies, verdict
 from claimbench.web.site import Site
 
 A_PAGE = 20
+FEATURED = 3  # papers
 LATEST = 6  # verdicts ...
 LATEST_OF_A_PAPER = 2  # ... of which so many may be of one paper: a run judges all its claims at once
 WORDS: dict[WindowName, str] = {"day": "Today", "week": "This week", "month": "This month"}
@@ -40,7 +41,7 @@ class GroupLine:
 
 @dataclass(frozen=True)
 class HomeView:
-    """first and last: days of the window. total: papers in it."""
+    """first and last: days of the window. total: papers in it. featured: by curators, whatever the window."""
 
     window: str
     windows: list[Link]
@@ -53,6 +54,7 @@ class HomeView:
     total: int
     next_page: str
     previous_page: str
+    featured: list[Card]
     latest: list[Verdict]
     groups: list[GroupLine]
     shelf_papers: int
@@ -60,8 +62,10 @@ class HomeView:
     tally: tuple[Tally, ...]
 
 
-def home_view(board: Board, ranking: Ranking, *, page: int, day: str, topic: str) -> HomeView:
-    """day: the window's last day as it was asked for; empty for today."""
+def home_view(
+    board: Board, ranking: Ranking, chosen: list[Card], *, page: int, day: str, topic: str
+) -> HomeView:
+    """chosen: what is featured. day: the window's last day as it was asked for; empty for today."""
 
     def path(window: str = ranking.window, on: str = day, number: int = 1) -> str:
         chosen = {"window": window, "on": on, "topic": topic, "page": "" if number == 1 else str(number)}
@@ -86,6 +90,7 @@ def home_view(board: Board, ranking: Ranking, *, page: int, day: str, topic: str
         total=ranking.total,
         next_page=path(number=page + 1) if page * A_PAGE < ranking.total else "",
         previous_page=path(number=page - 1) if page > 1 else "",
+        featured=chosen,
         latest=[verdict(board, brief) for brief in _latest(board)],
         groups=[
             GroupLine(name, f"/group/{name}", len(papers), tallies(board, papers))
@@ -123,7 +128,9 @@ def handle(site: Site, request: Request) -> HomeView:
         offset=(page - 1) * A_PAGE,
         limit=A_PAGE,
     )
-    return home_view(site.board(), ranking, page=page, day=asked, topic=topic)
+    board = site.board()
+    chosen = featured(board, site.store, FEATURED)
+    return home_view(board, ranking, chosen, page=page, day=asked, topic=topic)
 
 
 def _day(text: str) -> date | None:

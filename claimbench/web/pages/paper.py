@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import sqlalchemy as sa
 from starlette.requests import Request
 
 from claimbench.errors import UserError
 from claimbench.feed.listing import Listing
+from claimbench.feed.schema import VOTE
 from claimbench.paper import Claim, Paper
 from claimbench.report import cell_name, cell_value, number
 from claimbench.views import SIGNS, STATES, ClaimView, deciding
@@ -71,7 +73,10 @@ class ClaimLine:
 
 @dataclass(frozen=True)
 class PaperView:
-    """A paper of the shelf, of the list, or of both. text: our summary, or the abstract."""
+    """A paper of the shelf, of the list, or of both. text: our summary, or the abstract.
+
+    votes: all that it ever got. featured, note: what curators set.
+    """
 
     key: str
     path: str
@@ -88,9 +93,14 @@ class PaperView:
     tally: tuple[Tally, ...]
     command: str
     similar: list[Card]
+    votes: int = 0
+    featured: bool = False
+    note: str = ""
 
 
-def shelf_view(board: Board, paper: Paper, listing: Listing | None, similar: list[Card]) -> PaperView:
+def shelf_view(
+    board: Board, paper: Paper, listing: Listing | None, similar: list[Card], votes: int
+) -> PaperView:
     links = [
         WebLink(f"arXiv {paper.arxiv}", f"https://arxiv.org/abs/{quote(paper.arxiv)}")
         if paper.arxiv
@@ -114,6 +124,9 @@ def shelf_view(board: Board, paper: Paper, listing: Listing | None, similar: lis
         tally=tallies(board, [paper.id]),
         command=f"claimbench run {paper.id}",
         similar=similar,
+        votes=votes,
+        featured=listing is not None and listing.featured,
+        note=listing.note if listing else "",
     )
 
 
@@ -179,7 +192,7 @@ def machine_name(brief: SetBrief) -> str:
     return f"{brief.machine['cpu']}, {brief.machine['cores']} cores"
 
 
-def listing_view(listing: Listing, similar: list[Card]) -> PaperView:
+def listing_view(listing: Listing, similar: list[Card], votes: int) -> PaperView:
     links = (
         [WebLink(f"arXiv {listing.arxiv}", f"https://arxiv.org/abs/{quote(listing.arxiv)}")]
         if listing.arxiv
@@ -203,6 +216,9 @@ def listing_view(listing: Listing, similar: list[Card]) -> PaperView:
         tally=(),
         command="",
         similar=similar,
+        votes=votes,
+        featured=listing.featured,
+        note=listing.note,
     )
 
 
@@ -218,13 +234,21 @@ def handle(site: Site, request: Request) -> PaperView:
             paper = board.paper(name)
         except UserError:  # edited at this moment; the message would name a path of this machine
             raise Missing(f"{name}: its paper.toml cannot be read at this moment.") from None
-        return shelf_view(board, paper, listing, _similar(site, board, name))
+        return shelf_view(board, paper, listing, _similar(site, board, name), _votes(site, listing))
     listing = site.store.listings([name]).get(name)
     if listing is None or listing.hidden:
         raise Missing(f"There is no paper {shortened(name, 80)} here.")
     if listing.shelf_id in board.entries:
         raise Moved(paper_path(str(listing.shelf_id)))
-    return listing_view(listing, _similar(site, board, name))
+    return listing_view(listing, _similar(site, board, name), _votes(site, listing))
+
+
+def _votes(site: Site, listing: Listing | None) -> int:
+    if listing is None:
+        return 0
+    query = sa.select(sa.func.count()).select_from(VOTE).where(VOTE.c.listing == listing.id)
+    with site.store.read() as connection:
+        return connection.scalar(query) or 0
 
 
 def _similar(site: Site, board: Board, key: str) -> list[Card]:
