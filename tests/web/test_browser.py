@@ -26,7 +26,7 @@ PAGES = {
     "group": "/group/sequence",
     "leaderboards": "/leaderboards",
     "leaderboard": "/leaderboard/s4/kernel-cost",
-    "machine": "/machine/d4f8559e652e",
+    "machine": "/machine/3036afff642d",
     "about": "/about",
 }
 

@@ -32,7 +32,7 @@ PATHS = [
     "/leaderboards",
     "/leaderboard/s4/kernel-cost",
     "/machines",
-    "/machine/d4f8559e652e",
+    "/machine/3036afff642d",
     "/about",
 ]
 
