@@ -99,7 +99,9 @@ class Server:
             return cursor.fetchall() if cursor.description else []
 
     def create(self) -> str:
-        """A fresh database's name."""
+        """A fresh database's name. A server that a test's signals have ended is started again."""
+        if self._process.poll() is not None:
+            self.start()
         name = f"test_{next(self._names)}"
         self.execute(f"CREATE DATABASE {name}")
         return name
