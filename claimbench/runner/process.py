@@ -154,6 +154,8 @@ def environment(kind: Kind, marker: str) -> dict[str, str]:
         **dict.fromkeys(THREAD_VARIABLES, str(kind.threads)),
         watch.MARKER: marker,
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for a GPU must not start CUDA before the fork
+        # pyarrow, which scikit-learn imports where pandas is installed, would start a thread: no fork could follow
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
         "TOKENIZERS_PARALLELISM": "true" if kind.threads > 1 else "false",
         "PYTHONHASHSEED": "random"
         if kind.timing

@@ -310,6 +310,25 @@ def test_an_import_that_leaves_threads_behind_is_not_forked(paper: MakePaper) ->
     ]  # its author should know
 
 
+def test_libraries_that_measures_use_leave_no_threads_behind(paper: MakePaper) -> None:
+    """Their import is the worker's, not every trial's again."""
+    folder = paper(
+        """
+import os
+
+import pyarrow
+import sklearn.linear_model
+
+IMPORTED_IN = os.getpid()
+
+@measure("here")
+def here(trial):
+    return {"value": IMPORTED_IN == os.getppid()}
+"""
+    )
+    assert one(group(folder, "here")).metrics["value"] == 1
+
+
 def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/shelf/theory/gr\xf6sse"))
     folder.mkdir(parents=True)
