@@ -86,13 +86,15 @@ def _place(path: Path) -> dict[str, Any]:
 
 
 def _ledger(where: str | None) -> dict[str, Any]:
-    from claimbench.ledger import Ledger, default_url
+    from claimbench.ledger import Ledger
 
+    url = ""
     try:
+        url = Ledger.shown(where)
         with Ledger(where) as ledger:
             return {"url": ledger.url, "sets": len(ledger.sets()), "trouble": ""}
     except UserError as error:
-        return {"url": where or default_url(), "sets": 0, "trouble": str(error)}
+        return {"url": url, "sets": 0, "trouble": str(error)}
 
 
 def print_findings(found: dict[str, Any]) -> None:

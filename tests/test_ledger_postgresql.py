@@ -18,6 +18,7 @@ from postgres import PASSWORD, Server, programs
 from test_ledger import ENVIRONMENT, make_set, measure, rows, spec
 from toy import CLAIMS, MakePaper
 
+from claimbench.doctor import doctor
 from claimbench.errors import UserError
 from claimbench.feed.store import PageStore
 from claimbench.ledger import Ledger
@@ -75,6 +76,7 @@ def test_passwords_are_never_shown(postgres_server: Server, postgres_database: s
     wrong = "wrong-but-still-secret"
     address = postgres_server.url(postgres_database, wrong)
     for url in (address, address.replace(f":{wrong}@", "@") + f"&password={wrong}"):
+        assert wrong not in str(doctor(ledger=url)["ledger"])
         with pytest.raises(UserError, match="password authentication failed") as told:
             Ledger(url)
         assert wrong not in str(told.value)

@@ -48,7 +48,7 @@ class Database:
     flag: ClassVar[str] = "--ledger"
 
     def __init__(self, where: str | Path | None = None) -> None:
-        url = self._parsed(str(where) if where else self.default_url())
+        url = self._parsed(where)
         self.url = postgresql.shown(url)  # without a password; for complaints, and to tell stores apart
         self._server = url.get_backend_name() == "postgresql"
         self._reached = False
@@ -70,7 +70,13 @@ class Database:
         return f"sqlite:///{data_dir() / cls.file}"
 
     @classmethod
-    def _parsed(cls, text: str) -> sa.URL:
+    def shown(cls, where: str | Path | None) -> str:
+        """The address as it may be printed, without a password. Raises UserError for one of no store."""
+        return postgresql.shown(cls._parsed(where))
+
+    @classmethod
+    def _parsed(cls, where: str | Path | None) -> sa.URL:
+        text = str(where) if where else cls.default_url()
         if "://" not in text:
             return sa.URL.create("sqlite", database=str(Path(text).expanduser().resolve()))
         try:
