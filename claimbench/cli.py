@@ -12,7 +12,7 @@ import typer
 
 from claimbench import flags
 from claimbench.community import cli as digest
-from claimbench.errors import UserError
+from claimbench.errors import UserError, mistakes_in_one_line
 from claimbench.feed import cli as feed
 from claimbench.web.cli import serve
 
@@ -51,10 +51,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text stream; paths may not be UTF-8
     try:
-        app()
-    except UserError as error:
-        print(f"claimbench: {error}", file=sys.stderr)
-        sys.exit(2)
+        with mistakes_in_one_line():
+            app()
     except SystemExit as leaving:  # Typer turns Ctrl-C into an exit with the shell's code for it
         if leaving.code == 130:
             print(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -12,6 +14,16 @@ class UserError(Exception):
 
 class NotApplicable(Exception):
     """A cell that this machine cannot do (no GPU, too little memory): recorded with its reason, never as a failure."""
+
+
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """A command's body: the user's mistake is printed as one line and ends the process with exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"claimbench: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

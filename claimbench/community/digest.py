@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from claimbench.community.schema import LETTER, NEWS
 from claimbench.community.searches import Finds, holds_words, wanted
-from claimbench.community.store import Choices, Subscription, active, note_news
+from claimbench.community.store import Choices, Subscription, active, note_news, queue_letter
 from claimbench.community.tokens import Keys, stamp
 from claimbench.feed.listing import Listing, from_row
 from claimbench.feed.schema import LISTING, MEASURED
@@ -172,22 +172,15 @@ def _queue(
     """False if another process has queued this period's meanwhile."""
     try:
         with store.write() as connection:
-            connection.execute(
-                LETTER.insert().values(
-                    subscription=subscription.id,
-                    period=digest.period,
-                    message_id=message_id(keys, subscription, digest.period),
-                    message=message,
-                    told=digest.told,
-                    covered=digest.covered,
-                    state="queued",
-                    attempts=0,
-                    due=stamp(now),
-                    owner="",
-                    until="",
-                    reason="",
-                    created=stamp(now),
-                )
+            queue_letter(
+                connection,
+                now,
+                subscription=subscription.id,
+                period=digest.period,
+                message_id=message_id(keys, subscription, digest.period),
+                message=message,
+                told=digest.told,
+                covered=digest.covered,
             )
     except sa.exc.IntegrityError:
         return False

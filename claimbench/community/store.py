@@ -99,23 +99,37 @@ def ask_link(
                 expires=stamp(now + LINK_LASTS),
             )
         )
-        added = connection.execute(
-            LETTER.insert().values(
-                link=name,
-                message_id=keys.digest("letter", name)[:40],
-                message="",
-                told=0,
-                covered="",
-                state="queued",
-                attempts=0,
-                due=stamp(now),
-                owner="",
-                until="",
-                reason="",
-                created=stamp(now),
-            )
+        return queue_letter(connection, now, link=name, message_id=keys.digest("letter", name)[:40])
+
+
+def queue_letter(
+    connection: sa.Connection,
+    now: datetime,
+    *,
+    message_id: str,
+    message: str = "",
+    told: int = 0,
+    covered: str = "",
+    **whose: str,
+) -> int:
+    """A letter that is due now. whose: `link`, or `subscription` and `period`. Returns its id."""
+    added = connection.execute(
+        LETTER.insert().values(
+            message_id=message_id,
+            message=message,
+            told=told,
+            covered=covered,
+            state="queued",
+            attempts=0,
+            due=stamp(now),
+            owner="",
+            until="",
+            reason="",
+            created=stamp(now),
+            **whose,
         )
-        return int(added.inserted_primary_key[0])  # type: ignore[index]  # an insert of one row has one
+    )
+    return int(added.inserted_primary_key[0])  # type: ignore[index]  # an insert of one row has one
 
 
 def use_link(connection: sa.Connection, purpose: LinkPurpose, name: str, now: datetime) -> sa.Row[Any] | None:

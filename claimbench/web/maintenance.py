@@ -11,6 +11,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -100,11 +101,9 @@ class Maintenance:
             return
         if self._meaning:
             self._meaning = self._may_search_by_meaning()
-        with (folder / ".maintenance").open("w") as lock:
-            while not taken(lock.fileno()):
-                if self._stop.wait(self._every):
-                    return
-            self._look_on()
+        with alone(folder / ".maintenance", self._stop, self._every) as chosen:
+            if chosen:
+                self._look_on()
 
     def _may_search_by_meaning(self) -> bool:
         """Give the site's index an encoder to ask, once there is one: a first start downloads it."""
@@ -158,7 +157,18 @@ def embed(site: Site) -> None:
         log.warning("searching by words only: %s", error)
 
 
-def taken(descriptor: int) -> bool:
+@contextmanager
+def alone(file: Path, stop: threading.Event, every: float) -> Iterator[bool]:
+    """True once this process holds the lock of the file, tried every so many seconds; False if it is stopped before."""
+    with file.open("w") as lock:
+        while not _taken(lock.fileno()):
+            if stop.wait(every):
+                yield False
+                return
+        yield True
+
+
+def _taken(descriptor: int) -> bool:
     """Take the lock of an open file, unless another process has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

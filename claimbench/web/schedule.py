@@ -25,7 +25,7 @@ from claimbench.feed.schema import PULL
 from claimbench.feed.shelf import sync_shelf
 from claimbench.feed.store import Pull
 from claimbench.shelf import Shelf
-from claimbench.web.maintenance import taken
+from claimbench.web.maintenance import alone
 from claimbench.web.site import Site
 
 log = logging.getLogger("claimbench.web")
@@ -73,11 +73,8 @@ class Schedule:
         folder = self._site.index.storage.folder
         if folder is None:
             return
-        with (folder / ".schedule").open("w") as lock:
-            while not taken(lock.fileno()):
-                if self._stop.wait(AGAIN):
-                    return
-            while not self._stop.is_set():
+        with alone(folder / ".schedule", self._stop, AGAIN) as chosen:
+            while chosen and not self._stop.is_set():
                 self.look()
                 now = self._clock()
                 following = last_moment(self._at, now) + timedelta(1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 import trustme
 from smtp_server import PASSWORD, USER, Inbox, start
@@ -142,3 +143,15 @@ def open_mailing(folder: Path, authority: trustme.CA) -> Iterator[Mailing]:
         store.put([listing("2503.00001", "Alpha works"), listing("2503.00002", "Beta works", "vision")])
         yield Mailing(store, settings, inbox, folder)
     controller.stop()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def mailing(tmp_path: Path, authority: trustme.CA) -> Iterator[Mailing]:
+    """Two listed papers, a mail server, no verdict, no subscriber."""
+    with open_mailing(tmp_path, authority) as found:
+        yield found

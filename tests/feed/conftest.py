@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from feeds import Handler, Server
+from feeds import Handler, Server, servers
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Handler], Server]]:
     """`serve(handler)` starts a server on a free port; it ends with the test."""
-    running: list[Server] = []
-
-    def start(handler: Handler) -> Server:
-        running.append(Server(handler))
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.close()
+    with servers() as start:
+        yield start

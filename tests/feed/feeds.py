@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -82,6 +82,20 @@ ATOM = """<feed xmlns="http://www.w3.org/2005/Atom"><title>T</title><updated>202
 <link href="https://lab.example/atom"/><author><name>A. Author</name></author>
 <published>2025-01-02T23:30:00-05:00</published><updated>2025-01-04T00:00:00Z</updated>
 <content type="html">&lt;p&gt;Body&lt;/p&gt;</content></entry></feed>"""
+
+
+@contextlib.contextmanager
+def servers() -> Iterator[Callable[[Handler], Server]]:
+    """`start(handler)` starts a server on a free port; all end with the block."""
+    running: list[Server] = []
+
+    def start(handler: Handler) -> Server:
+        running.append(Server(handler))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.close()
 
 
 class Server:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from browser import KEPT, Browser
 from served import LISTED, RESULTS, Served, serve
 
@@ -18,8 +17,10 @@ from claimbench.publish import import_results
 from claimbench.shelf import BUILT_IN, Shelf
 
 sys.path += [str(Path(__file__).parents[1] / name) for name in ("feed", "community")]
-from feeds import Server  # what the tests of those folders are made with
-from readers import Mailing, open_mailing
+from feeds import Handler, Server, servers  # what the tests of those folders are made with
+from readers import authority, mailing
+
+__all__ = ["authority", "mailing"]  # fixtures of theirs
 
 
 @pytest.fixture(scope="session")
@@ -45,30 +46,11 @@ def make_page(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     ledger.close()
 
 
-@pytest.fixture(scope="session")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
-def mailing(tmp_path: Path, authority: trustme.CA) -> Iterator[Mailing]:
-    """Two listed papers, a mail server, no subscriber."""
-    with open_mailing(tmp_path, authority) as found:
-        yield found
-
-
-@pytest.fixture
-def source() -> Iterator[Callable[..., Server]]:
+def source() -> Iterator[Callable[[Handler], Server]]:
     """`source(handler)`: a server of this machine to pull from."""
-    running: list[Server] = []
-
-    def start(handler: Any) -> Server:
-        running.append(Server(handler))
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.close()
+    with servers() as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from claimbench.errors import UserError
+from claimbench.errors import mistakes_in_one_line
 from claimbench.papers.theory.bayesian_generalization.describe import STAY, THRESHOLD, describe_concepts
 from claimbench.papers.theory.bayesian_generalization.setup import opened_encoder
 from claimbench.subjects import open_subject, resolve_subject
@@ -53,11 +52,8 @@ def describe(
 
 def main() -> None:
     """Exit code 2 and one line for the user's mistakes."""
-    try:
+    with mistakes_in_one_line():
         typer.run(describe)
-    except UserError as error:
-        print(f"claimbench: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from claimbench.errors import UserError
+from claimbench.errors import UserError, mistakes_in_one_line
 from claimbench.papers.theory.hmm_complexity.curve import DRAWS, risk_curve
 from claimbench.papers.theory.hmm_complexity.problem import Task
 
@@ -74,11 +73,8 @@ def curve(
 
 def main() -> None:
     """Exit code 2 and one line for the user's mistakes."""
-    try:
+    with mistakes_in_one_line():
         typer.run(curve)
-    except UserError as error:
-        print(f"claimbench: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

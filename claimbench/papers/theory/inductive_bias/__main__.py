@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from claimbench.errors import UserError
+from claimbench.errors import UserError, mistakes_in_one_line
 from claimbench.papers.theory.inductive_bias.demand import demand_of, errors_of
 from claimbench.papers.theory.inductive_bias.kernel_space import FAMILIES, NUGGET
 from claimbench.papers.theory.inductive_bias.learners import SETTINGS, Shape, tuned_predictions
@@ -82,8 +81,5 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
+    with mistakes_in_one_line():
         typer.run(main)
-    except UserError as error:
-        print(f"claimbench: {error}", file=sys.stderr)
-        sys.exit(2)

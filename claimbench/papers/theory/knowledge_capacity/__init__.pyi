@@ -10,4 +10,5 @@ from .learning import Capacity as Capacity
 from .learning import capacity as capacity
 from .learning import measure_capacity as measure_capacity
 from .learning import memorise as memorise
+from .learning import trained as trained
 from .rounding import round_weights as round_weights

@@ -22,11 +22,11 @@ from claimbench.papers.theory.knowledge_capacity.facts import (
     facts_from_columns,
 )
 from claimbench.papers.theory.knowledge_capacity.learning import (
-    Capacity,
     Junk,
     MakeModel,
+    capacity,
     measure_capacity,
-    memorise,
+    trained,
 )
 from claimbench.papers.theory.knowledge_capacity.rounding import round_weights
 from claimbench.subjects.tabular import Tabular
@@ -100,13 +100,16 @@ def make_transformer(
     )
 
 
+def shape_of(size: dict[str, Any]) -> dict[str, Any]:
+    return {name: int(size[name]) for name in SHAPES}
+
+
 def trial_model(trial: Trial, **options: Any) -> MakeModel:
     """A builder of the arm's model, or of the user's."""
     if "architecture" in trial.subject:
         made: MakeModel = trial.subject["architecture"]
         return made
-    setting = {**trial.size, **trial.point}
-    shape: dict[str, Any] = {name: int(setting[name]) for name in SHAPES}
+    shape = shape_of({**trial.size, **trial.point})
     if trial.arm.endswith("deep"):  # as many weights in the blocks: four times the layers, half the width
         shape = {
             "layers": 4 * shape["layers"],
@@ -116,8 +119,20 @@ def trial_model(trial: Trial, **options: Any) -> MakeModel:
     return partial(make_transformer, **{**shape, **options})
 
 
-def held(found: Capacity) -> dict[str, float]:
-    """A capacity as a trial's numbers."""
+def learnt(
+    trial: Trial, facts: Facts, make: MakeModel, exposures: int, junk: Junk | None = None
+) -> dict[str, float]:
+    """What a model holds of the facts after so many exposures at the tuned rate, as a trial's numbers."""
+    found = capacity(
+        facts,
+        make,
+        exposures=exposures,
+        batch=int(trial.size["batch"]),
+        learning_rate=trial.tuned("learning_rate"),
+        seed=trial.seed,
+        junk=junk,
+        device=trial.device,
+    )
     return {
         "ratio": found.ratio,
         "saturation": found.bits / found.ceiling,
@@ -126,36 +141,14 @@ def held(found: Capacity) -> dict[str, float]:
     }
 
 
-def train(
-    trial: Trial, make: MakeModel, facts: Facts, *, exposures: int, rate: float, junk: Junk | None = None
-) -> nn.Module:
-    """A fresh model after so many exposures; initial weights and order of the data are the seed's."""
-    torch.manual_seed(trial.seed)
-    vocabulary = facts.vocabulary + (1 if junk is not None and junk.domain is not None else 0)
-    model = make(vocabulary, facts.context)
-    memorise(
-        model,
-        facts,
-        exposures=exposures,
-        batch=int(trial.size["batch"]),
-        learning_rate=rate,
-        seed=trial.seed,
-        junk=junk,
-        device=trial.device,
-    )
-    return model
-
-
 # ---- claim 1: bits a parameter ----
 
 
 @measure("bits-per-parameter")
 def bits_per_parameter(trial: Trial) -> dict[str, float]:
     """Train the arm's model for its exposures; bits of the facts that it must hold, for each parameter."""
-    facts = trial_facts(trial)
     exposures = int(trial.size["few" if trial.arm == "few-exposures" else "many"])
-    model = train(trial, trial_model(trial), facts, exposures=exposures, rate=trial.tuned("learning_rate"))
-    return held(measure_capacity(model, facts, device=trial.device))
+    return learnt(trial, trial_facts(trial), trial_model(trial), exposures)
 
 
 @derive("bits-per-parameter")
@@ -215,10 +208,16 @@ def build_trained(
     from claimbench.subjects import open_subject
 
     known = facts_of(open_subject(facts)) if facts is not None else seed_facts(seed, size)
-    shape: dict[str, Any] = {name: int(size[name]) for name in SHAPES}
-    make = open_subject(architecture) if architecture is not None else partial(make_transformer, **shape)
-    trial = Trial(arm="", point={}, seed=seed, size=size, device=device)
-    model = train(trial, make, known, exposures=int(size["many"]), rate=float(size["learning_rate"]))
+    own = architecture is not None
+    model = trained(
+        known,
+        open_subject(architecture) if own else partial(make_transformer, **shape_of(size)),
+        exposures=int(size["many"]),
+        batch=int(size["batch"]),
+        learning_rate=float(size["learning_rate"]),
+        seed=seed,
+        device=device,
+    )
     save_model(model.cpu(), str(folder / "model.safetensors"))
 
 
@@ -228,11 +227,8 @@ def build_trained(
 @measure("mlp-vs-gated")
 def mlp_vs_gated(trial: Trial) -> dict[str, float]:
     """Train the arm's kind of MLP for the point's exposures; both kinds have as many weights."""
-    facts = trial_facts(trial)
     make = trial_model(trial, mlp=trial.arm, head="untied")
-    exposures = int(trial.point["exposures"])
-    model = train(trial, make, facts, exposures=exposures, rate=trial.tuned("learning_rate"))
-    return held(measure_capacity(model, facts, device=trial.device))
+    return learnt(trial, trial_facts(trial), make, int(trial.point["exposures"]))
 
 
 # ---- claim 4: junk ----
@@ -249,11 +245,7 @@ def domain_token(trial: Trial) -> dict[str, float]:
             share=int(trial.size["share"]),
             domain=facts.vocabulary if trial.arm == "domain-token" else None,
         )
-    exposures = int(trial.size["few"])
-    model = train(
-        trial, trial_model(trial), facts, exposures=exposures, rate=trial.tuned("learning_rate"), junk=junk
-    )
-    return held(measure_capacity(model, facts, junk=junk, device=trial.device))
+    return learnt(trial, facts, trial_model(trial), int(trial.size["few"]), junk)
 
 
 def strangers(facts: Facts, people: int, generator: np.random.Generator) -> Tensor:

@@ -148,6 +148,33 @@ def measure_capacity(
     )
 
 
+def trained(
+    facts: Facts,
+    make: MakeModel,
+    *,
+    exposures: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    junk: Junk | None = None,
+    device: str = "cpu",
+) -> nn.Module:
+    """A fresh model after so many exposures; its initial weights and the order of the data are the seed's."""
+    torch.manual_seed(seed)
+    model = make(facts.vocabulary + (junk is not None and junk.domain is not None), facts.context)
+    memorise(
+        model,
+        facts,
+        exposures=exposures,
+        batch=batch,
+        learning_rate=learning_rate,
+        seed=seed,
+        junk=junk,
+        device=device,
+    )
+    return model
+
+
 def capacity(
     facts: Facts,
     make: MakeModel,
@@ -156,21 +183,21 @@ def capacity(
     batch: int = 250,
     learning_rate: float = 0.02,
     seed: int = 0,
+    junk: Junk | None = None,
     device: str = "cpu",
 ) -> Capacity:
     """Train a fresh model on the facts, everybody met `exposures` times, and say what it holds.
 
     The rate matters: try several and take the best, for each number of exposures anew.
     """
-    torch.manual_seed(seed)
-    model = make(facts.vocabulary, facts.context)
-    memorise(
-        model,
+    model = trained(
         facts,
+        make,
         exposures=exposures,
         batch=batch,
         learning_rate=learning_rate,
         seed=seed,
+        junk=junk,
         device=device,
     )
-    return measure_capacity(model, facts, device=device)
+    return measure_capacity(model, facts, junk=junk, device=device)

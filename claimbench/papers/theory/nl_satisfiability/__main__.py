@@ -7,14 +7,13 @@ python -m claimbench.papers.theory.nl_satisfiability hardness hard.jsonl
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from claimbench.errors import UserError, nearest
+from claimbench.errors import UserError, mistakes_in_one_line, nearest
 from claimbench.papers.theory.nl_satisfiability.formulas import clauses_of
 from claimbench.papers.theory.nl_satisfiability.fragments import GroundedRules, RelativeClauses, SentenceRules
 from claimbench.papers.theory.nl_satisfiability.hardness import hardness as hardness_of
@@ -148,11 +147,8 @@ def _read(text: str, fragment: str, words: str) -> list[list[int]]:
 
 def main() -> None:
     """Exit code 2 and one line for the user's mistakes."""
-    try:
+    with mistakes_in_one_line():
         app()
-    except UserError as error:
-        print(f"claimbench: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from claimbench.errors import UserError
+from claimbench.errors import UserError, mistakes_in_one_line
 from claimbench.papers.theory.rashomon.depth_two import depth_two_class, describe, sub_class_size
 from claimbench.papers.theory.rashomon.learners import agreement
 from claimbench.papers.theory.rashomon.problems import MOST_ROWS, Problem, load_problem, problem_of
@@ -77,11 +76,8 @@ def ratio(
 
 def main() -> None:
     """Exit code 2 and one line for the user's mistakes."""
-    try:
+    with mistakes_in_one_line():
         typer.run(ratio)
-    except UserError as error:
-        print(f"claimbench: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":
