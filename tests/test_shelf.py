@@ -103,13 +103,9 @@ def test_search_ranks_titles_before_the_rest(make_paper: MakePaper, tmp_path: Pa
     assert Shelf.find([tmp_path / "shelf"]).search("attention zebra") == []
 
 
-def test_a_thousand_papers_list_in_under_half_a_second_of_processor_time(
-    make_paper: MakePaper, tmp_path: Path
-) -> None:
-    """benchmarks/overhead.py prints the goal of 0.4 s cold; processor time is the part other work cannot move."""
-    for index in range(1000):
-        make_paper(f"paper-{index:04d}")
-    command = [sys.executable, "-m", "claimbench", "list", "--shelf", str(tmp_path / "shelf")]
+def seconds_to_list(shelf: Path, papers: int) -> float:
+    """Processor time of `claimbench list` in a new process with an index at hand: the best of three."""
+    command = [sys.executable, "-m", "claimbench", "list", "--shelf", str(shelf)]
     subprocess.run(command, check=True, capture_output=True)  # makes the index
     seconds = []
     for _ in range(3):
@@ -117,8 +113,20 @@ def test_a_thousand_papers_list_in_under_half_a_second_of_processor_time(
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert done.stdout.count("  paper-") == 1000
-    assert min(seconds) < 0.5
+        assert done.stdout.count("  paper-") == papers
+    return min(seconds)
+
+
+def test_a_thousand_papers_list_in_less_than_twice_the_time_of_one(
+    make_paper: MakePaper, tmp_path: Path
+) -> None:
+    """Most of either is Python's start. benchmarks/overhead.py prints the seconds, whose goal is 0.4 s cold: they
+    depend on the machine, which a test may not."""
+    make_paper("paper-0000")
+    one = seconds_to_list(tmp_path / "shelf", 1)
+    for index in range(1, 1000):
+        make_paper(f"paper-{index:04d}")
+    assert seconds_to_list(tmp_path / "shelf", 1000) < 2 * one
 
 
 def test_every_built_in_paper_is_sound() -> None:

@@ -1,14 +1,23 @@
-"""Memory of blocks whose size is known by hand, in a warm worker and in this process."""
+"""Memory of blocks whose size is known by hand, in a warm worker and in a new process.
+
+Not in the tests' own process: what other tests left there (threads that end, an allocator that gives pages back
+after ten seconds) would be counted against the block.
+"""
 
 import functools
 import importlib
 import json
 import mmap
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +38,25 @@ PATTERNS = [
     "retained and nested",
     "holes filled again",
 ]
+
+
+def _call(name: str, arguments: dict[str, Any]) -> None:
+    runpy.run_path(__file__)[name].__wrapped__(**arguments)
+
+
+@functools.cache
+def _new_process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def in_a_new_process(test: Callable[..., None]) -> Callable[..., None]:
+    """The test, run in an interpreter that only these tests use; its fixtures' values are sent there."""
+
+    @functools.wraps(test)
+    def run(**arguments: Any) -> None:
+        _new_process().submit(_call, test.__name__, arguments).result(timeout=120)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +106,7 @@ def test_free_places_between_python_objects_are_filled() -> None:
 
 
 @needs_clear_refs
+@in_a_new_process
 def test_mapped_files_are_counted_apart(tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.write_bytes(os.urandom(MB) * 64)
@@ -91,6 +120,7 @@ def test_mapped_files_are_counted_apart(tmp_path: Path) -> None:
 
 
 @needs_clear_refs
+@in_a_new_process
 def test_a_file_unmapped_before_the_own_peak_does_not_hide_it(tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.write_bytes(os.urandom(MB) * 64)
@@ -106,6 +136,7 @@ def test_a_file_unmapped_before_the_own_peak_does_not_hide_it(tmp_path: Path) ->
 
 
 @needs_clear_refs
+@in_a_new_process
 def test_a_file_that_is_written_to_counts_as_own(tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.write_bytes(bytes(64 * MB))
@@ -116,6 +147,7 @@ def test_a_file_that_is_written_to_counts_as_own(tmp_path: Path) -> None:
 
 
 @needs_clear_refs
+@in_a_new_process
 def test_nested_blocks_are_each_measured_over_their_own_time() -> None:
     with memory("cpu") as outer:
         kept = np.ones(16 * MB // 8)
@@ -133,6 +165,7 @@ def test_nested_blocks_are_each_measured_over_their_own_time() -> None:
     assert inner.peak_bytes == pytest.approx(64 * MB, rel=0.05)
 
 
+@in_a_new_process
 def test_what_was_held_before_is_not_counted() -> None:
     before = np.ones(64 * MB // 8)
     with memory("cpu") as used:
@@ -140,6 +173,7 @@ def test_what_was_held_before_is_not_counted() -> None:
     assert used.peak_bytes < 3 * MB
 
 
+@in_a_new_process
 def test_a_block_that_raises_is_measured_and_raises() -> None:
     used = None
 
@@ -161,18 +195,21 @@ def test_a_running_block_has_no_figures() -> None:
     assert used.peak_bytes >= 0
 
 
-def test_without_the_kernels_peak_it_samples_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "can_clear_peak", lambda: False)
-    monkeypatch.setattr(module, "_watches", {})
-    with memory("cpu") as used:
-        own = np.ones(64 * MB // 8)
-        time.sleep(0.2)
-        del own
+@in_a_new_process
+def test_without_the_kernels_peak_it_samples_and_says_so() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "can_clear_peak", lambda: False)
+        patch.setattr(module, "_watches", {})
+        with memory("cpu") as used:
+            own = np.ones(64 * MB // 8)
+            time.sleep(0.2)
+            del own
     assert used.method == "sampled"
     assert used.peak_bytes == pytest.approx(64 * MB, rel=0.05)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@in_a_new_process
 def test_a_child_forked_from_inside_a_block_measures_its_own() -> None:
     with memory("cpu") as outer:
         read, write = os.pipe()
