@@ -117,10 +117,48 @@ def test_words_do_not_make_a_verdict_stale_and_code_does(
     assert report("toy", ledger=store, shelf=shelf)[0].stale == ()
     make_paper(claims=CLAIMS.replace("1.0 if", "2.0 if"))
     (answer,) = bench.recheck("toy", ledger=store, shelf=shelf, jobs=2)
-    assert answer["state"] == "stale: numbers changed"
+    assert answer["state"] == "stale: results changed"
     (outcome,) = run(tmp_path, store)
     assert outcome.ran == 24  # the recheck measured the first seed with this code
     assert len(report("toy", ledger=store, shelf=shelf, history=True)) == 2
+
+
+def test_a_recheck_compares_trials_that_did_not_apply_by_their_state(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    raising = 'if trial.arm == "baseline" and trial.point["n"] == 1:\n        raise NotApplicable("no")\n    noise ='
+    claims = CLAIMS.replace("noise =", raising).replace("import Trial", "import NotApplicable, Trial")
+    make_paper(claims=claims)
+    run(tmp_path, store)
+    make_paper(claims=claims.replace("random.Random(", "random.Random(str() + "))
+    shelf = Shelf.find([tmp_path / "shelf"])
+    (answer,) = bench.recheck("toy", ledger=store, shelf=shelf, jobs=2)
+    assert answer["state"] == "carried forward"
+    make_paper(claims=claims.replace('["n"] == 1', '["n"] == 0'))
+    (answer,) = bench.recheck("toy", ledger=store, shelf=shelf, jobs=2)
+    assert answer == {
+        **answer,
+        "state": "stale: results changed",
+        "differing": ["baseline at {'n': 1}: not-applicable -> ok"],
+    }
+
+
+def test_a_recheck_repeats_together_what_was_measured_together(
+    make_paper: MakePaper, tmp_path: Path, store: Ledger
+) -> None:
+    """A measure whose numbers depend on the company, as a batched product's last digits do."""
+    toml = PAPER.replace("size = {{ scale", 'together = ["seed"]\nsize = {{ scale')
+    claims = CLAIMS.replace("def larger(trial: Trial) -> dict[str, float]:", "def one(trial, off):")
+    claims = claims.replace('@measure("larger")\n', "").replace("+ noise}", "+ noise + off}")
+    claims += (
+        '@measure("larger")\ndef larger(trials):\n    return [one(t, 1e-9 * len(trials)) for t in trials]\n'
+    )
+    make_paper(toml=toml, claims=claims)
+    (first,) = run(tmp_path, store)
+    assert first.failed == 0
+    make_paper(toml=toml, claims=claims.replace("random.Random(", "random.Random(str() + "))
+    (answer,) = bench.recheck("toy", ledger=store, shelf=Shelf.find([tmp_path / "shelf"]), jobs=2)
+    assert answer["state"] == "carried forward"
 
 
 def test_a_failing_arm_counts_as_its_on_failure_and_is_counted(
