@@ -82,9 +82,9 @@ def transformers(width: int, context: int, batch: int, steps: int) -> Row:
 ROWS = {
     "mlp-32": mlps(32),
     "mlp-64": mlps(64),
-    "transformer-32-32": transformers(32, 32, 4, 5),
-    "transformer-32-64": transformers(32, 64, 8, 4),
-    "transformer-64-128": transformers(64, 128, 8, 2),
+    "transformer-32-32": transformers(32, 32, 4, 30),
+    "transformer-32-64": transformers(32, 64, 8, 10),
+    "transformer-64-128": transformers(64, 128, 8, 4),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from claimbench.blocks.causal_attention import causal_attention
+from claimbench.blocks.causal_attention import SHORT, causal_attention
 from claimbench.blocks.stacked import Stack
 from claimbench.blocks.tiny_transformer import EPSILON, TinyTransformer, normalise, rotate, token_loss
 
@@ -104,12 +104,13 @@ def test_rotated_products_depend_on_the_distance_alone() -> None:
     assert products[0].std() > 0.01
 
 
-def test_attention_under_vmap_is_attention_of_each_also_where_keys_are_shared() -> None:
-    query, value = torch.randn(2, 3, 2, 4, 5, 6, dtype=torch.float64, requires_grad=True).unbind(0)
-    key = torch.randn(2, 4, 5, 6, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("time", [5, SHORT + 1])
+def test_attention_under_vmap_is_attention_of_each_also_where_keys_are_shared(time: int) -> None:
+    query, value = torch.randn(2, 3, 2, 4, time, 6, dtype=torch.float64, requires_grad=True).unbind(0)
+    key = torch.randn(2, 4, time, 6, dtype=torch.float64, requires_grad=True)
     together = torch.func.vmap(causal_attention, in_dims=(0, None, 0))(query, key, value)
     scores = torch.einsum("mbhtd,bhsd->mbhts", query, key) / 6**0.5
-    later = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    later = torch.ones(time, time, dtype=torch.bool).triu(1)
     plain = scores.masked_fill(later, -torch.inf).softmax(-1) @ value
     torch.testing.assert_close(together, plain)
     for ours, theirs in zip(
