@@ -182,6 +182,21 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+def test_the_residual_network_is_a_feature_map_and_a_linear_head() -> None:
+    torch.manual_seed(0)
+    network = build_network("resnet18", 3, 4, width=0, attributes=0).eval()
+    # ResNet-18 has 11,689,512 parameters with 1,000 classes, of which 513,000 are its head's.
+    assert sum(p.numel() for p in network.parameters()) == 11_689_512 - 513_000 + 513 * 4
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        found = network.features(images)
+        assert found.shape[1] == 512
+        assert float(found.min()) >= 0
+        torch.testing.assert_close(network(images), network.head(found.mean((2, 3))))
+    with pytest.raises(UserError, match="small and resnet18"):
+        build_network("resnet50", 3, 4, width=8, attributes=8)
+
+
 def test_splits_are_disjoint_and_classes_are_renumbered(rng: np.random.Generator) -> None:
     images = Labelled(np.arange(60, dtype=np.float32).reshape(60, 1, 1, 1), np.repeat(np.arange(3), 20))
     parts = split_classes(images, (0.5, 0.1, 0.4), seed=1)

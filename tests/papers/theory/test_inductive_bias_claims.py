@@ -55,7 +55,8 @@ def test_every_claim_is_measured_and_derived() -> None:
 @pytest.mark.parametrize("claim", PAPER.claim, ids=lambda claim: claim.id)
 def test_every_arm_measures_every_metric(claim: Any, digits: Any) -> None:
     subject = Given(images=digits) if "images" in claim.subjects else Given()
-    for point in claim.points("smoke")[:: max(1, len(claim.points("smoke")) // 2)]:
+    points = claim.points("smoke")
+    for point in points[:1] + points[1:][-1:]:
         trials = smoke_trials(claim, point, subject=subject, rows=20, tests=10, hypotheses=200, draws=20_000)
         run = FOUND.measures[claim.measured_by]
         results = run(trials) if claim.together else [run(trial) for trial in trials]

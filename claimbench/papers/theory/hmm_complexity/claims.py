@@ -23,6 +23,7 @@ from claimbench.papers.theory.hmm_complexity.theory import (
     gaussian_risk,
     isotropic_risk,
     misspecified_risk,
+    optimal_penalty,
     spectral_risk,
 )
 from claimbench.trial import Table, Trial, derive, measure
@@ -37,29 +38,37 @@ def _generator(trial: Trial, *stream: int) -> torch.Generator:
     return torch.Generator(device=trial.device).manual_seed(int(words[0] >> np.uint64(1)))
 
 
-def _hmm_pools(trial: Trial, features: int, model: int, *, whiten: bool, most: int | None = None) -> Pools:
-    """Training and test features of one random model with `features` + 1 states; the covariance is of yet others.
+def _counts(trial: Trial, features: int) -> tuple[int, int, int]:
+    """How many examples make the covariance, judge, and train."""
+    size = trial.size
+    fresh, judged = (max(int(size[name]) * features, 1000) for name in ("fresh", "judged"))
+    return fresh, judged, size["draws"] * size["samples"]
 
-    The prefixes are the same whether whitened or not.
-    """
-    size, generator = trial.size, _generator(trial, features, model)
+
+def _hmm_draws(trial: Trial, features: int, model: int) -> Float[Tensor, "count states"]:
+    """Filters of one random model with `features` + 1 states: for the covariance, for judging, and for training."""
     made = random_model(features + 1, seed=[trial.seed, features, model], device=trial.device)
-    fresh = max(int(size["fresh"]) * features, 1000)
-    drawn = filter_features(made, 2 * fresh + size["draws"] * size["samples"], int(size["length"]), generator)
-    standard = standardise(drawn[:fresh], whiten=whiten, most=most)
-    train = standard(drawn[2 * fresh :]).view(size["draws"], size["samples"], -1)
-    return train, standard(drawn[fresh : 2 * fresh])[None], standard
+    count = sum(_counts(trial, features))
+    return filter_features(made, count, int(trial.size["length"]), _generator(trial, features, model))
+
+
+def _hmm_pools(trial: Trial, features: int, drawn: Float[Tensor, "count states"], *, whiten: bool) -> Pools:
+    """Training and test features; the covariance is of yet others."""
+    size = trial.size
+    first, test, train = drawn.split(_counts(trial, features))
+    standard = standardise(first, whiten=whiten)
+    return standard(train).view(size["draws"], size["samples"], -1), standard(test)[None], standard
 
 
 def _gaussian_pools(trial: Trial, standard: Standard, features: int, model: int) -> Pools:
     """Gaussian features of the same spectrum."""
     size, generator = trial.size, _generator(trial, features, model, 7)
     rank = len(standard.spectrum)
-    count = max(int(size["fresh"]) * features, 1000)
-    shape = (size["draws"] * size["samples"] + count, rank)
+    _, judged, trained = _counts(trial, features)
+    shape = (judged + trained, rank)
     drawn = torch.randn(shape, dtype=torch.float64, device=trial.device, generator=generator)
-    drawn = drawn * standard.spectrum.sqrt()
-    train, test = drawn[count:].view(size["draws"], size["samples"], rank), drawn[:count]
+    test, train = (drawn * standard.spectrum.sqrt()).split([judged, trained])
+    train = train.view(size["draws"], size["samples"], rank)
     return train, test[None], standard
 
 
@@ -73,28 +82,41 @@ def _features(trial: Trial) -> int:
     return max(1, round(float(trial.point["ratio"]) * int(trial.size["samples"])))
 
 
+class Shared:
+    """What the arms of one model share, made once: raw filters, and features by kind."""
+
+    def __init__(self, model: int) -> None:
+        self.model, self._pools, self._drawn = model, dict[str, Pools](), dict[int, Tensor]()
+
+    def drawn(self, trial: Trial, features: int) -> Float[Tensor, "count states"]:
+        if features not in self._drawn:
+            self._drawn[features] = _hmm_draws(trial, features, self.model)
+        return self._drawn[features]
+
+    def pools(self, trial: Trial, kind: str) -> Pools:
+        """`hmm-whitened`, `hmm-raw`, `gaussian-whitened` or `gaussian-raw`."""
+        if kind not in self._pools:
+            family, _, scaling = kind.partition("-")
+            features = _features(trial)
+            if family == "gaussian":
+                standard = self.pools(trial, f"hmm-{scaling}")[2]
+                self._pools[kind] = _gaussian_pools(trial, standard, features, self.model)
+            else:
+                drawn = self.drawn(trial, features)
+                self._pools[kind] = _hmm_pools(trial, features, drawn, whiten=scaling == "whitened")
+        return self._pools[kind]
+
+
 def _over_models(
-    trials: list[Trial], measured: Callable[[Trial, int, dict[str, Pools]], Tensor]
+    trials: list[Trial], measured: Callable[[Trial, Shared], Tensor]
 ) -> dict[str, Float[np.ndarray, " draws"]]:
-    """Risks of every arm in all draws of all models; features that arms share are made once."""
+    """Risks of every arm in all draws of all models."""
     risks: dict[str, list[Tensor]] = {trial.arm: [] for trial in trials}
     for model in range(int(trials[0].size["models"])):
-        pools: dict[str, Pools] = {}
+        shared = Shared(model)
         for trial in trials:
-            risks[trial.arm].append(measured(trial, model, pools))
+            risks[trial.arm].append(measured(trial, shared))
     return {arm: torch.cat(parts).cpu().numpy() for arm, parts in risks.items()}
-
-
-def _pools_of(trial: Trial, kind: str, model: int, pools: dict[str, Pools]) -> Pools:
-    """`hmm-whitened`, `hmm-raw`, `gaussian-whitened` or `gaussian-raw`, from those made before or anew."""
-    if kind not in pools:
-        family, _, scaling = kind.partition("-")
-        if family == "gaussian":
-            standard = _pools_of(trial, f"hmm-{scaling}", model, pools)[2]
-            pools[kind] = _gaussian_pools(trial, standard, _features(trial), model)
-        else:
-            pools[kind] = _hmm_pools(trial, _features(trial), model, whiten=scaling == "whitened")
-    return pools[kind]
 
 
 # Arms of the first claim: which features, which head.
@@ -113,11 +135,11 @@ DESCENT: Mapping[str, tuple[str, str]] = {
 def double_descent(trials: list[Trial]) -> list[dict[str, float]]:
     """Median risk of every arm at one size."""
 
-    def measured(trial: Trial, model: int, pools: dict[str, Pools]) -> Tensor:
+    def measured(trial: Trial, shared: Shared) -> Tensor:
         kind, head = DESCENT[trial.arm]
-        train, test, _ = _pools_of(trial, kind, model, pools)
+        train, test, _ = shared.pools(trial, kind)
         # One stream for all arms: the same truths and noise where the features are the same.
-        return head_risks(head, train, test, _task(trial), _generator(trial, model, 3))
+        return head_risks(head, train, test, _task(trial), _generator(trial, shared.model, 3))
 
     risks = _over_models(trials, measured)
     return [{"risk": float(np.median(risks[trial.arm]))} for trial in trials]
@@ -150,26 +172,26 @@ def descent(seed: Table) -> dict[str, float]:
     }
 
 
-def _misspecified(trial: Trial, model: int) -> tuple[Pools, Task, int]:
+def _misspecified(trial: Trial, shared: Shared) -> tuple[Pools, Task, int]:
     """A world of more states than any model resolves; the signal lies equally on its leading directions."""
     samples, used = int(trial.size["samples"]), _features(trial)
     largest = round(float(trial.size["world"]) * samples)
     dimensions = round(float(trial.size["task"]) * samples)
-    pools = _hmm_pools(trial, largest, model, whiten=True)
+    pools = _hmm_pools(trial, largest, shared.drawn(trial, largest), whiten=True)
     return pools, _task(trial, dimensions=dimensions), used
 
 
 @measure("no-interior-sweet-spot")
 def no_interior_sweet_spot(trials: list[Trial]) -> list[dict[str, float]]:
-    """Median risk of every arm at one size below the number of examples, and what theory says."""
+    """Median risk of every arm at one size below the number of examples, and its limit (ridge: at the best penalty)."""
 
-    def measured(trial: Trial, model: int, pools: dict[str, Pools]) -> Tensor:
-        generator = _generator(trial, model, 3)
+    def measured(trial: Trial, shared: Shared) -> Tensor:
+        generator = _generator(trial, shared.model, 3)
         if trial.arm == "misspecified":
-            (train, test, _), task, used = _misspecified(trial, model)
+            (train, test, _), task, used = _misspecified(trial, shared)
             return head_risks("least-squares", train, test, task, generator, resolved=used)
         kind, head = DESCENT[trial.arm]
-        train, test, _ = _pools_of(trial, kind, model, pools)
+        train, test, _ = shared.pools(trial, kind)
         return head_risks(head, train, test, _task(trial), generator)
 
     risks = _over_models(trials, measured)
@@ -182,6 +204,9 @@ def no_interior_sweet_spot(trials: list[Trial]) -> list[dict[str, float]]:
             predicted = misspecified_risk(features, dimensions, size["samples"], signal, noise)
         elif trial.arm == "null":
             predicted = signal
+        elif trial.arm == "ridge":
+            penalty = optimal_penalty(features, signal, noise)
+            predicted = spectral_risk(np.ones(features), size["samples"], signal, noise, penalty)
         else:
             predicted = isotropic_risk(features / size["samples"], signal, noise)
         found.append({"risk": float(np.median(risks[trial.arm])), "predicted": predicted})
@@ -223,14 +248,14 @@ def theory_match(trials: list[Trial]) -> list[dict[str, float]]:
     """Mean risk over draws, and its relative distance from the limits and from the exact Gaussian mean."""
     spectra: dict[str, list[float]] = {trial.arm: [] for trial in trials}
 
-    def measured(trial: Trial, model: int, pools: dict[str, Pools]) -> Tensor:
+    def measured(trial: Trial, shared: Shared) -> Tensor:
         kind, shape = MATCH[trial.arm]
-        train, test, standard = _pools_of(trial, kind, model, pools)
+        train, test, standard = shared.pools(trial, kind)
         task = _task(trial, shape=shape)
         spectra[trial.arm].append(
             spectral_risk(standard.spectrum.cpu().numpy(), train.shape[1], task.signal, task.noise)
         )
-        return head_risks("least-squares", train, test, task, _generator(trial, model, 3))
+        return head_risks("least-squares", train, test, task, _generator(trial, shared.model, 3))
 
     risks = _over_models(trials, measured)
     found = []

@@ -72,13 +72,32 @@ def sample_prefixes(
     model: HiddenMarkov, count: int, length: int, generator: torch.Generator
 ) -> Int[Tensor, "count length"]:
     """Independent sequences of tokens. generator: on the model's device."""
-    state = torch.multinomial(model.start.expand(count, -1), 1, generator=generator)[:, 0]
+    moves, words = _steps(model.transition), _steps(model.emission)
+    first = torch.zeros(count, dtype=torch.int64, device=model.start.device)
+    state = _drawn(_steps(model.start[None]), first, model.states, generator)
     tokens = []
     for step in range(length):
         if step:
-            state = torch.multinomial(model.transition[state], 1, generator=generator)[:, 0]
-        tokens.append(torch.multinomial(model.emission[state], 1, generator=generator)[:, 0])
+            state = _drawn(moves, state, model.states, generator)
+        tokens.append(_drawn(words, state, model.emission.shape[1], generator))
     return torch.stack(tokens, dim=1)
+
+
+def _steps(law: Float[Tensor, "rows outcomes"]) -> Float[Tensor, " cells"]:
+    """Row r's cumulative sums plus r, one row after the other: one ascending list for all rows, so that a draw is one
+    search and no row is copied.
+    """
+    sums = law.cumsum(1)
+    return (sums / sums[:, -1:] + torch.arange(len(law), device=law.device)[:, None]).flatten()
+
+
+def _drawn(
+    steps: Float[Tensor, " cells"], row: Int[Tensor, " count"], outcomes: int, generator: torch.Generator
+) -> Int[Tensor, " count"]:
+    """One outcome from each row's law."""
+    uniform = torch.rand(len(row), dtype=torch.float64, device=row.device, generator=generator)
+    place = torch.searchsorted(steps, row + uniform, right=True) - row * outcomes
+    return place.clamp_(0, outcomes - 1)  # row + uniform may round up to the next row
 
 
 def forward_filter(

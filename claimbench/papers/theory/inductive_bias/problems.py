@@ -21,7 +21,7 @@ WIDTH = 0.3
 
 @dataclass(frozen=True)
 class Problem:
-    """A training set and a test set, targets centred nowhere: one-hot for classes."""
+    """A training set and a test set; classes are one-hot targets."""
 
     X: Float[np.ndarray, "rows columns"]
     Y: Float[np.ndarray, "rows outputs"]
