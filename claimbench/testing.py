@@ -5,7 +5,7 @@ For tests alone: nothing here is used by a run, and no number comes from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,6 +50,19 @@ def smoke_trials(
         )
         for arm in claim.arms("smoke")
     ]
+
+
+def measured(claim: Claim, found: Registry, trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
+    """What the claim's measure finds for trials of different arms at one point and seed, by arm.
+
+    The trials go through it together or one by one, as a run's would.
+    """
+    function = found.measures[claim.measured_by]
+    if "arm" in claim.together:
+        results = function(list(trials))
+    else:
+        results = [function([trial])[0] if claim.together else function(trial) for trial in trials]
+    return {trial.arm: dict(metrics) for trial, metrics in zip(trials, results, strict=True)}
 
 
 def declared(claim: Claim, *, derived: bool = False) -> set[str]:

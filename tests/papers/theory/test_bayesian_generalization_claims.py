@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,7 @@ from claimbench.trial import Row, Subjects, Table, Trial, registry
 
 PAPER = load_paper(Path(bayesian_generalization.__file__).parent / "paper.toml")
 FOUND = registry(claims.__name__)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def subjects(**values: str) -> Subjects:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,8 @@ from claimbench.trial import Row, Table, registry
 
 PAPER = load_paper(Path(hmm_complexity.__file__).parent / "paper.toml")
 FOUND = registry(claims.__name__)
+pytestmark = pytest.mark.usefixtures("one_thread")
 HMM = ("double-descent", "no-interior-sweet-spot", "theory-match")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def table_of(claim: Any, risk: Any) -> Table:

@@ -32,7 +32,7 @@ from claimbench.papers.theory.inductive_bias.problems import (
     table_arrays,
 )
 from claimbench.subjects import open_subject, resolve_subject
-from claimbench.testing import Given, check_derived, check_registry, declared, made_up, smoke_trials
+from claimbench.testing import Given, check_derived, check_registry, declared, made_up, measured, smoke_trials
 from claimbench.trial import registry
 
 PAPER = load_paper(Path(inductive_bias.__file__).parent / "paper.toml")
@@ -58,10 +58,7 @@ def test_every_arm_measures_every_metric(claim: Any, digits: Any) -> None:
     points = claim.points("smoke")
     for point in points[:1] + points[1:][-1:]:
         trials = smoke_trials(claim, point, subject=subject, rows=20, tests=10, hypotheses=200, draws=20_000)
-        run = FOUND.measures[claim.measured_by]
-        results = run(trials) if claim.together else [run(trial) for trial in trials]
-        assert len(results) == len(trials)
-        for metrics in results:
+        for metrics in measured(claim, FOUND, trials).values():
             assert set(metrics) == declared(claim)
             assert all(math.isfinite(value) for value in metrics.values())
 

@@ -19,7 +19,7 @@ from claimbench.papers.theory import nl_satisfiability as nl
 from claimbench.papers.theory.nl_satisfiability import claims, predictors
 from claimbench.papers.theory.nl_satisfiability.formulas import joined
 from claimbench.papers.theory.nl_satisfiability.transformer import ClauseEncoder, predict, train_encoder
-from claimbench.testing import Given, check_derived, check_registry, declared, smoke_trials
+from claimbench.testing import Given, check_derived, check_registry, declared, measured, smoke_trials
 from claimbench.trial import Row, Table, Trial, registry
 
 OWN = Given(classifier=nl.tfidf_svm)
@@ -30,12 +30,8 @@ def paper() -> Paper:
     return load_paper(Path(nl.__file__).parent / "paper.toml")
 
 
-def measured(claim: Claim, **arguments: Any) -> dict[str, dict[str, float]]:
-    trials = smoke_trials(claim, subject=OWN, **arguments)
-    function = registry(claims.__name__).measures[claim.measured_by]
-    if claim.together == ["arm"]:
-        return dict(zip((trial.arm for trial in trials), function(trials), strict=True))
-    return {trial.arm: (function([trial])[0] if claim.together else function(trial)) for trial in trials}
+def found_at(claim: Claim, **arguments: Any) -> dict[str, dict[str, float]]:
+    return measured(claim, registry(claims.__name__), smoke_trials(claim, subject=OWN, **arguments))
 
 
 def test_every_claim_has_its_measure(paper: Paper) -> None:
@@ -49,14 +45,14 @@ def test_every_claim_has_its_measure(paper: Paper) -> None:
 def test_smoke(paper: Paper, claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictors, "ROUNDS", 10)
     found = paper.find_claim(claim)
-    for metrics in measured(found).values():
+    for metrics in found_at(found).values():
         assert declared(found) <= set(metrics)
         assert all(np.isfinite(list(metrics.values())))
 
 
 def test_hard_region_sees_the_threshold_and_two_sat_has_none(paper: Paper) -> None:
     claim = paper.find_claim("hard-region")
-    few, many = (measured(claim, point={"n": 60, "alpha": ratio}, formulas=20) for ratio in (2.0, 4.25))
+    few, many = (found_at(claim, point={"n": 60, "alpha": ratio}, formulas=20) for ratio in (2.0, 4.25))
     assert few["3sat"]["satisfiable"] == 1.0
     assert 0.2 < many["3sat"]["satisfiable"] <= 1.0
     assert many["3sat"]["effort"] > 3 * few["3sat"]["effort"]

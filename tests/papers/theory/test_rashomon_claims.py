@@ -21,6 +21,7 @@ from claimbench.testing import (
     check_registry,
     declared,
     made_up,
+    measured,
     smoke_trials,
 )
 from claimbench.trial import registry
@@ -31,11 +32,8 @@ def paper() -> Paper:
     return load_paper(Path(rashomon.__file__).parent / "paper.toml")
 
 
-def measured(claim: Claim, **arguments: Any) -> dict[str, dict[str, float]]:
-    trials = smoke_trials(claim, **arguments)
-    function = registry(claims.__name__).measures[claim.measured_by]
-    found = function(trials) if claim.together else [function(trial) for trial in trials]
-    return {trial.arm: metrics for trial, metrics in zip(trials, found, strict=True)}
+def found_at(claim: Claim, **arguments: Any) -> dict[str, dict[str, float]]:
+    return measured(claim, registry(claims.__name__), smoke_trials(claim, **arguments))
 
 
 def own_table(rows: int = 120) -> Tabular:
@@ -70,20 +68,20 @@ def test_every_claim_has_its_measure(paper: Paper) -> None:
 def test_smoke(paper: Paper, claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learners, "FOREST", 8)
     found = paper.find_claim(claim)
-    for metrics in measured(found).values():
+    for metrics in found_at(found).values():
         assert declared(found) <= set(metrics)
         assert all(np.isfinite(list(metrics.values())))
 
 
 def test_the_theorem_s_numbers(paper: Paper) -> None:
-    found = measured(paper.find_claim("simple-class-exists"), draws=300)
+    found = found_at(paper.find_claim("simple-class-exists"), draws=300)
     for metrics in found.values():
         assert 0 <= metrics["margin"] < 0.05
         assert abs(metrics["deviation"]) < 4 * np.sqrt(0.25 / 300)
     ridge = paper.find_claim("ridge-volume")
-    volumes = measured(ridge, point={"p": 2, "n": 1024}, draws=100_000)
+    volumes = found_at(ridge, point={"p": 2, "n": 1024}, draws=100_000)
     assert volumes["closed-form"]["volume"] == pytest.approx(volumes["monte-carlo"]["volume"], rel=0.02)
-    larger = measured(ridge, point={"p": 2, "n": 8192}, draws=1000)
+    larger = found_at(ridge, point={"p": 2, "n": 8192}, draws=1000)
     assert larger["closed-form"]["volume"] / volumes["closed-form"]["volume"] == pytest.approx(1 / 8, rel=0.2)
     assert larger["mean-loss"]["volume"] / volumes["mean-loss"]["volume"] == pytest.approx(1, rel=0.2)
 
@@ -112,12 +110,12 @@ def test_derived_numbers(paper: Paper) -> None:
 def test_a_table_of_one_s_own_replaces_the_problems(paper: Paper) -> None:
     own = Given(table=own_table())
     claim = paper.find_claim("simple-class-exists")
-    found = measured(claim, subject=own)["random-class"]
+    found = found_at(claim, subject=own)["random-class"]
     assert found["stump_hit"] == 1.0  # one column decides
     problem = rashomon.problem_of(own_table())
     assert problem.names[-2:] == ["colour=blue", "colour=red"]
     assert problem.classes == ["no", "yes"]
-    ridge = measured(paper.find_claim("ridge-volume"), subject=own)
+    ridge = found_at(paper.find_claim("ridge-volume"), subject=own)
     assert ridge["closed-form"]["volume"] > 0
 
 
