@@ -72,12 +72,16 @@ class Remembering(SubjectEncoder):
         return super().encode([text])
 
 
-def measure(path: Path) -> tuple[list[str], np.ndarray]:
-    """Texts of the queries, and nDCG@10 (queries, modes)."""
+def measure(path: Path, server: str | None = None) -> tuple[list[str], np.ndarray]:
+    """Texts of the queries, and nDCG@10 (queries, modes). server: the database that keeps the words, else SQLite."""
     documents, queries = load(path)
     keys = [document.key for document in documents]
     with tempfile.TemporaryDirectory() as folder:
         index = Index(Path(folder), Remembering())
+        if server is not None:
+            from claimbench.search.postgres import PostgresIndex
+
+            index = PostgresIndex(server, Path(folder), Remembering())
         index.build(documents)
         scores = [[score(index, mode, text, relevant, keys) for mode in MODES] for text, relevant in queries]
     return [text for text, _ in queries], np.array(scores)
@@ -89,8 +93,11 @@ def main() -> None:
     parser.add_argument("--worst", type=int, default=8, help="queries of the development half to print")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--development", action="store_true", help="only that half, while something is tried")
+    parser.add_argument(
+        "--server", metavar="URL", help="keep the words in this PostgreSQL database, whose index is replaced"
+    )
     options = parser.parse_args()
-    texts, scores = measure(options.queries)
+    texts, scores = measure(options.queries, options.server)
     halves = {"development": slice(0, None, 2), "held-out": slice(1, None, 2), "all": slice(None)}
     if options.development:
         halves = {"development": halves["development"]}

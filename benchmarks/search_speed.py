@@ -142,6 +142,22 @@ def build(folder: Path, number: int, neighbours: bool) -> None:
     print(f"| peak memory of the building process, papers included | {peak()} |")
 
 
+def on_a_server(url: str, number: int, queries: Sequence[str]) -> None:
+    """Search by words where a PostgreSQL server keeps them; processor time is this process's, not the server's."""
+    from claimbench.search.postgres import PostgresIndex
+
+    index = PostgresIndex(url, None)
+    documents = list(papers(number))
+    start = time.perf_counter()
+    index.build(documents)
+    print(f"words of {number:,} papers indexed: {time.perf_counter() - start:.1f} s\n")
+    print("| search | clients | p50 ms | p95 ms | own CPU, mean ms |\n|---|---|---|---|---|")
+    for clients in (1, 2):
+        p50, p95, processor = timed(index, "words", queries, clients)
+        print(f"| words | {clients} | {p50:.1f} | {p95:.1f} | {processor:.1f} |")
+    print(f"\nload: {os.getloadavg()[0]:.1f}; cores: {os.cpu_count()}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--papers", type=int, default=100_000)
@@ -149,12 +165,18 @@ def main() -> None:
         "--neighbours", action="store_true", help="all pairs, for minutes, instead of a sample"
     )
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--server", metavar="URL", help="only words, in this PostgreSQL database, whose index is replaced"
+    )
     options = parser.parse_args()
     if options.build:
         build(options.build, options.papers, options.neighbours)
         return
     documents, asked = load(QUERIES)
     texts = [text for text, _ in asked]
+    if options.server:
+        on_a_server(options.server, options.papers, texts)
+        return
     client = shared()
     load_before = os.getloadavg()[0]
     client.encode(["ready"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from claimbench import flags
 from claimbench.community import cli as digest
 from claimbench.errors import UserError, mistakes_in_one_line
 from claimbench.feed import cli as feed
 from claimbench.web.cli import serve
+from claimbench.work.cli import plan, run, work
+from claimbench.work.options import AsJson, Jobs, LedgerAt, Shelves, Targets, find_shelf, print_json
 
 if TYPE_CHECKING:
-    from claimbench.session import Outcome
     from claimbench.shelf import Shelf
 
 app = typer.Typer(
@@ -31,19 +30,14 @@ app = typer.Typer(
 )
 app.add_typer(feed.app, name="feed")
 app.add_typer(digest.app, name="digest")
+app.command("run", epilog="Example:  claimbench run evopress --model path/to/my-model --until-decided")(run)
+app.command(
+    "plan", epilog="Example:  claimbench plan regmix --scale full --ledger postgresql://me@server/bench"
+)(plan)
+app.command("work", epilog="Example:  claimbench work --shard 1/8 --ledger postgresql://me@server/bench")(
+    work
+)
 app.command("serve", epilog="Example:  claimbench serve --open")(serve)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Shelves = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--shelf", metavar="DIR", help="A further folder of papers (repeatable; also CLAIMBENCH_SHELF)."
-    ),
-]
-LedgerAt = Annotated[
-    str | None, typer.Option("--ledger", metavar="URL", help="A path or a database URL (default: your own).")
-]
-Targets = Annotated[list[str] | None, typer.Argument(metavar="PAPER[/CLAIM]...", show_default=False)]
 
 
 def main() -> None:
@@ -64,16 +58,6 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left (`| head`)
 
 
-def _shelf(extra: list[Path] | None) -> Shelf:
-    from claimbench.shelf import Shelf
-
-    return Shelf.find(extra or [])
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str))
-
-
 def _warn_broken(shelf: Shelf) -> None:
     for line in shelf.broken:
         print(f"claimbench: skipped: {line}", file=sys.stderr)
@@ -88,7 +72,7 @@ def list_papers(
     """List the papers on the shelf."""
     from claimbench.errors import nearest
 
-    found = _shelf(shelf)
+    found = find_shelf(shelf)
     papers = sorted(found.entries.values(), key=lambda e: (e.group, e.id))
     if group is not None:
         groups = {entry.group for entry in papers}
@@ -117,7 +101,7 @@ def search(
     from claimbench.search.query import joined, parse
     from claimbench.search.shelf import search_shelf
 
-    found = _shelf(shelf)
+    found = find_shelf(shelf)
     query = joined(words)
     verdicts: dict[str, list[str]] | None = None
     if parse(query).verdicts:
@@ -150,7 +134,7 @@ def search(
 def _show_entries(papers: list[Any], as_json: bool, ways: dict[str, str] | None = None) -> None:
     if as_json:
         keys = ("id", "group", "title", "year", "authors", "arxiv", "summary", "topics", "claims")
-        _print_json(
+        print_json(
             [
                 {key: getattr(entry, key) for key in keys} | ({"found": ways[entry.id]} if ways else {})
                 for entry in papers
@@ -175,120 +159,13 @@ def show(
     ledger: LedgerAt = None,
 ) -> None:
     """Show a paper: what it claims, what was measured, and how to run it."""
-    entry = _shelf(shelf).entry(paper)
+    entry = find_shelf(shelf).entry(paper)
     if as_json:
-        _print_json(entry.load().model_dump(mode="json", exclude={"folder"}))
+        print_json(entry.load().model_dump(mode="json", exclude={"folder"}))
         return
     from claimbench.report import print_paper
 
     print_paper(entry.load(), ledger)
-
-
-@app.command(epilog="Example:  claimbench run evopress --model path/to/my-model --until-decided")
-def run(
-    targets: Targets = None,
-    group: Annotated[str | None, typer.Option(help="Every paper of this group.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every paper on the shelf.")] = False,
-    scale: Annotated[str, typer.Option(help="smoke, quick, full or paper.")] = "quick",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    size: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="A size of your own (own setting).")
-    ] = None,
-    at: Annotated[
-        list[str] | None, typer.Option(metavar="K=V[,V]", help="Only these values of a swept variable.")
-    ] = None,
-    arm: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only these arms (repeatable).")
-    ] = None,
-    subject: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Replace a subject by name, path or hub id."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Your model, for every claim that takes one; others are skipped.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Your data, for every claim that takes some; others are skipped.")
-    ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Trials at once (default: one a core).")] = None,
-    time_limit: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Limit a trial: 90, 90s, 5m, 1h.")
-    ] = None,
-    memory_limit: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Limit a trial: 4GiB, 500MB.")
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="A replication on new seeds, shown beside the first.")
-    ] = False,
-    fresh_setup: Annotated[bool, typer.Option("--fresh-setup", help="Build shared set-up again.")] = False,
-    until_decided: Annotated[
-        bool, typer.Option("--until-decided", help="Go on to the planned later looks.")
-    ] = False,
-    development: Annotated[
-        bool, typer.Option("--development", help="Seeds below 1000: never published.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would run, and what it could see.")
-    ] = False,
-    fail_on: Annotated[
-        str, typer.Option(metavar="STATES", help="Exit 3 at these verdicts: fails,undecided.")
-    ] = "",
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Trust the code of added shelves without asking.")
-    ] = False,
-    ledger: LedgerAt = None,
-    shelf: Shelves = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure claims and judge them. What is finished is kept: the same command goes on where it stopped."""
-    states = flags.states(fail_on)
-    from claimbench import bench
-
-    options: dict[str, Any] = {
-        "group": group,
-        "everything": everything,
-        "scale": scale,
-        "device": device,
-        "sizes": dict(flags.pairs("--size", size)),
-        "at": {k: v.split(",") for k, v in flags.pairs("--at", at)},
-        "arms": arm or [],
-        "subjects": dict(flags.pairs("--subject", subject)),
-        "model": model,
-        "data": data,
-        "time_limit": flags.seconds(time_limit),
-        "memory_limit": flags.size(memory_limit),
-        "development": development,
-        "shelf": _shelf(shelf),
-    }
-    if dry_run:
-        from claimbench.dry import describe, print_description
-
-        plans, skipped = bench.plan(targets or [], **options)
-        described = describe(plans, skipped, ledger=ledger, jobs=jobs)
-        _print_json(described) if as_json else print_description(described)
-        return
-    options.update(
-        jobs=jobs, fresh=fresh, fresh_setup=fresh_setup, until_decided=until_decided, ledger=ledger
-    )
-    options["may_trust"] = (lambda root: True) if trust else _ask_trust
-    from claimbench.progress import Display
-
-    with Display(quiet=as_json) as display:
-        outcomes = bench.run(targets or [], on_step=display.step, **options)
-    _show_outcomes(outcomes, as_json, ledger)
-    if states & {o.verdict.state for o in outcomes if o.verdict is not None}:
-        raise typer.Exit(3)
-    if any(outcome.failed for outcome in outcomes):
-        raise typer.Exit(1)
-
-
-def _show_outcomes(outcomes: list[Outcome], as_json: bool, ledger: str | None) -> None:
-    from claimbench.report import outcome_json, print_outcomes
-
-    if as_json:
-        _print_json([outcome_json(outcome) for outcome in outcomes])
-    else:
-        print_outcomes(outcomes)
 
 
 @app.command(epilog="Example:  claimbench report s4 --markdown")
@@ -309,14 +186,14 @@ def report(
     """Show what was measured: every claim's latest verdicts, from the ledger."""
     from claimbench import report as reports
 
-    rows = reports.report(targets or [], scale=scale, history=history, ledger=ledger, shelf=_shelf(shelf))
+    rows = reports.report(targets or [], scale=scale, history=history, ledger=ledger, shelf=find_shelf(shelf))
     if html is not None:
         from claimbench.html import write
 
         write(rows, html)
         print(f"{html}: {len(rows)} sets", file=sys.stderr)
     if as_json:
-        _print_json([row.to_json() for row in rows])
+        print_json([row.to_json() for row in rows])
     elif markdown:
         print(reports.markdown(rows))
     elif html is None:
@@ -327,7 +204,7 @@ def report(
 def recheck(
     targets: Targets = None,
     everything: Annotated[bool, typer.Option("--all", help="Every paper on the shelf.")] = False,
-    jobs: Annotated[int | None, typer.Option(help="Trials at once (default: one a core).")] = None,
+    jobs: Jobs = None,
     ledger: LedgerAt = None,
     shelf: Shelves = None,
     as_json: AsJson = False,
@@ -342,11 +219,11 @@ def recheck(
             everything=everything,
             jobs=jobs,
             ledger=ledger,
-            shelf=_shelf(shelf),
+            shelf=find_shelf(shelf),
             on_step=display.step,
         )
     if as_json:
-        _print_json(answers)
+        print_json(answers)
         return
     for answer in answers:
         print(f"{answer['paper']}/{answer['claim']} ({answer['scale']}): {answer['state']}")
@@ -354,6 +231,22 @@ def recheck(
             print(f"    {line}")
     if not answers:
         print("nothing was measured yet on this machine; use claimbench run")
+
+
+@app.command(epilog="Example:  claimbench rebuild --ledger postgresql://me@server/bench")
+def rebuild(ledger: LedgerAt = None, shelf: Shelves = None, as_json: AsJson = False) -> None:
+    """Make everything that the ledger keeps ready anew from its trials: counts, verdicts, leaderboards' numbers."""
+    from claimbench import verdicts
+    from claimbench.ledger import Ledger
+
+    with Ledger(ledger) as store:
+        done = verdicts.rebuild(store, find_shelf(shelf))
+    if as_json:
+        print_json(done)
+    else:
+        print(
+            f"{done['sets']} sets counted, {done['judged']} judged anew, {done['kept']} verdicts stand as they were"
+        )
 
 
 @app.command(epilog="Example:  claimbench publish s4 --to results")
@@ -368,9 +261,9 @@ def publish(
     """Write measured sets to files that others can import: an allow-list, no paths, host names or private names."""
     from claimbench import publish as publishing
 
-    files = publishing.publish(targets or [], to=to, own=own, ledger=ledger, shelf=_shelf(shelf))
+    files = publishing.publish(targets or [], to=to, own=own, ledger=ledger, shelf=find_shelf(shelf))
     if as_json:
-        _print_json([str(path) for path in files])
+        print_json([str(path) for path in files])
     else:
         for path in files:
             print(path)
@@ -389,7 +282,7 @@ def import_results(
 
     summary = publishing.import_results(files, ledger=ledger)
     if as_json:
-        _print_json(summary)
+        print_json(summary)
     else:
         for line in summary["damaged"]:
             print(f"claimbench: skipped: {line}", file=sys.stderr)
@@ -416,7 +309,7 @@ def new(
 
     made = making.new(name, shelf=shelf)
     if as_json:
-        _print_json({"id": made.id, "folder": made.folder, "test": made.test, "steps": made.steps()})
+        print_json({"id": made.id, "folder": made.folder, "test": made.test, "steps": made.steps()})
         return
     print(f"{made.folder} is a paper that runs, with a small example in it. Next:")
     for step in made.steps():
@@ -431,21 +324,11 @@ def doctor(as_json: AsJson = False, shelf: Shelves = None, ledger: LedgerAt = No
     """What this machine can run, which extras are missing, and whether the meters work here."""
     from claimbench import doctor as checks
 
-    found = checks.doctor(shelf=_shelf(shelf), ledger=ledger)
+    found = checks.doctor(shelf=find_shelf(shelf), ledger=ledger)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         checks.print_findings(found)
-
-
-def _ask_trust(root: Path) -> bool:
-    if not sys.stdin.isatty():
-        return False
-    return typer.confirm(
-        f"{root} is a shelf from outside; its code will run with your rights. Trust it?",
-        default=False,
-        err=True,
-    )
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Outcome:
     verdict: Verdict | None = None
     ran: int = 0  # trials that ran in this call
     failed: int = 0  # of the set's trials
+    missing: int = 0  # trials of the set, or of its tuning, that are still to be run
     skipped: str = ""  # why it was not run
     own: bool = False
     seconds: float = 0.0
@@ -60,16 +61,31 @@ class Work:
 
 
 OnStep = Callable[[Step], None]
+Wanted = Callable[[Plan, Group], bool]
 
 
 class Session:
-    """One call of `run`: the state between plans and outcomes."""
+    """One call of `run` or `work`: the state between plans and outcomes.
 
-    def __init__(self, ledger: Ledger, plans: Sequence[Plan], *, jobs: int, on_step: OnStep) -> None:
+    environments: by device; this machine's own unless given. wanted: the groups that this session is to run; the others
+    are left to somebody else, and a set is judged when it is complete.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        plans: Sequence[Plan],
+        *,
+        jobs: int,
+        on_step: OnStep,
+        environments: Mapping[str, str] | None = None,
+        wanted: Wanted | None = None,
+    ) -> None:
         self.ledger, self.jobs, self.on_step = ledger, jobs, on_step
+        self.wanted = wanted
         self.owner = uuid.uuid4().hex
         self.works = [Work(p, outcome=Outcome(p.paper.id, p.claim.id, p.scale, own=p.own)) for p in plans]
-        self.environments = {
+        self.environments = environments or {
             device: ledger.remember_environment(environment_facts(device), this_machine().id)
             for device in {p.device for p in plans}
         }
@@ -90,9 +106,22 @@ class Session:
         finally:
             self.ledger.release(self.owner)
 
+    def open(self) -> list[Work]:
+        """Write the sets, with what was measured already, and run nothing.
+
+        A claim with a grid has its tuning as its set until that is complete.
+        """
+        self._tune(run=False)
+        for work in self.works:
+            if not work.outcome.skipped:
+                self._open_set(work, fresh=False)
+                assert work.set is not None
+                self.ledger.reuse(work.set.uid, work.set.environment)
+        return self.works
+
     # --- planning ---
 
-    def _tune(self) -> None:
+    def _tune(self, *, run: bool = True) -> None:
         """Choose every arm's hyper-parameters from the claim's grid, on validation data and seeds of their own.
 
         Where tuning trials were lost (killed from outside), nothing is chosen: no arm may have had fewer than others.
@@ -102,16 +131,27 @@ class Session:
             return
         rows: dict[str, SetRow] = {}
         for work in (w for w in self.works if w.plan.name in tuning):
-            rows[work.plan.name] = self._find_or_create(work.plan, tuning[work.plan.name], kind="tuning")
-        self._fill(
-            {name: (w.plan, rows[name], tuning[name]) for w in self.works if (name := w.plan.name) in tuning}
-        )
+            rows[work.plan.name] = work.set = self._find_or_create(
+                work.plan, tuning[work.plan.name], kind="tuning"
+            )
+        if run:
+            self._fill(
+                {
+                    name: (w.plan, rows[name], tuning[name])
+                    for w in self.works
+                    if (name := w.plan.name) in tuning
+                }
+            )
+        else:
+            for row in rows.values():
+                self.ledger.reuse(row.uid, row.environment)
         for work in (w for w in self.works if w.plan.name in tuning):
             uid = rows[work.plan.name].uid
             lost = len(self.ledger.unfinished(uid))
             if lost:
-                work.outcome.failed = lost
-                work.outcome.skipped = f"{lost} tuning trials were lost; the same command runs them again"
+                work.outcome.failed = work.outcome.missing = lost
+                why = "were lost; the same command runs them again" if run else "come first"
+                work.outcome.skipped = f"{lost} tuning trials {why}"
                 continue
             scored = [
                 (spec_of(t), t["metrics"] if t["status"] == "ok" else {}) for t in self.ledger.trials(uid)
@@ -119,14 +159,11 @@ class Session:
             work.plan = work.plan.with_tuned(choose_tuned(work.plan, scored))
 
     def _open_set(self, work: Work, *, fresh: bool) -> None:
-        base = work.plan
-        if fresh and base.first_seed >= FIRST_SEED:
-            known = self.ledger.sets(paper=base.paper.id, claim=base.claim.id)
-            last = max((s.replication for s in known if s.scale == base.scale), default=-1)
-            work.plan = replace(base, replication=last + 1, first_seed=FIRST_SEED * (last + 2))
+        if fresh:
+            work.plan = replicated(self.ledger, work.plan)
         look = work.plan.specs(work.plan.seeds(work.plan.schedule[0]))
         work.set = self._find_or_create(work.plan, look)
-        planned = sum(1 for s in self.ledger.members(work.set.uid).values() if s is not None)
+        planned = len(self.ledger.members(work.set.uid))
         done = planned / max(1, len(look) / work.plan.schedule[0])
         work.look = sum(
             1 for n in work.plan.schedule[1:] if done >= n
@@ -155,6 +192,7 @@ class Session:
                 plan={**plan.content(), "tuned": dict(plan.tuned)},
                 rules_digest=rules_digest(claim),
                 claim_text=claim.model_dump_json(exclude_defaults=True),
+                newest=same[-1].serial if same else 0,
             )
         self.ledger.add_members(row.uid, specs)
         return row
@@ -185,22 +223,20 @@ class Session:
         """Run what the sets lack. Ends when every trial is there, or has been tried as often as it may."""
         ran: dict[str, int] = dict.fromkeys(jobs, 0)
         tried: dict[str, int] = {}
-        for name, (_, row, specs) in jobs.items():
+        for name, (plan, row, specs) in jobs.items():
             self.ledger.reuse(row.uid, row.environment)
-            self.on_step(
-                Step("planned", name, total=len(self.ledger.unfinished(row.uid) & {s.key for s in specs}))
-            )
+            missing = self.ledger.unfinished(row.uid)
+            lacking = [s for group in self._lacking(plan, specs, missing) for s in group.specs]
+            self.on_step(Step("planned", name, total=sum(s.key in missing for s in lacking)))
         while True:
+            watermark = (
+                self.ledger.newest_trial()
+            )  # before looking: what is finished from here on is seen below
             groups: dict[str, Group] = {}
             owners: dict[str, list[str]] = {}
             for name, (plan, row, specs) in jobs.items():
-                missing = self.ledger.unfinished(row.uid)
-                whole = (
-                    plan.claim.timing
-                )  # a round holds every arm; otherwise only what is missing runs again
-                for group in plan.groups([s for s in specs if whole or s.key in missing]):
-                    limit = DISTURBED_PASSES if group.timing else 1
-                    if any(s.key in missing for s in group.specs) and tried.get(group.key, 0) < limit:
+                for group in self._lacking(plan, specs, self.ledger.unfinished(row.uid)):
+                    if tried.get(group.key, 0) < (DISTURBED_PASSES if group.timing else 1):
                         groups.setdefault(group.key, group)
                         owners.setdefault(group.key, []).append(name)
             if not groups:
@@ -208,7 +244,18 @@ class Session:
             self._prepare(
                 [jobs[name][0] for name in dict.fromkeys(n for names in owners.values() for n in names)]
             )
-            self._run_groups(groups, owners, jobs, ran, tried)
+            self._run_groups(groups, owners, jobs, ran, tried, watermark)
+
+    def _lacking(self, plan: Plan, specs: Sequence[TrialSpec], missing: set[str]) -> list[Group]:
+        """The calls of the measure that would fill what is missing, of those that are wanted."""
+        whole = plan.claim.timing  # a round holds every arm; otherwise only what is missing runs again
+        groups = plan.groups([s for s in specs if whole or s.key in missing])
+        return [
+            group
+            for group in groups
+            if any(s.key in missing for s in group.specs)
+            and (self.wanted is None or self.wanted(plan, group))
+        ]
 
     def _prepare(self, plans: Sequence[Plan]) -> None:
         """Fetch and build subjects before the trials that use them, so that no trial's time is spent on it."""
@@ -226,8 +273,8 @@ class Session:
         jobs: Mapping[str, tuple[Plan, SetRow, Sequence[TrialSpec]]],
         ran: dict[str, int],
         tried: dict[str, int],
+        watermark: int,
     ) -> None:
-        watermark = self.ledger.newest_trial()
         busy: list[Group] = []
 
         def place(group: Group) -> tuple[str, list[str]]:
@@ -236,14 +283,17 @@ class Session:
 
         def begin(group: Group) -> bool:
             environment, uids = place(group)
+            if self.wanted is not None and not self.wanted(jobs[owners[group.key][0]][0], group):
+                return False
             if not self.ledger.take(group.specs, environment, self.owner):
                 busy.append(group)
                 return False
             keys = [spec.key for spec in group.specs]
-            if self.ledger.finished_since(watermark, keys, environment) and not group.timing:
+            if self.ledger.finished_since(watermark, keys, environment):
                 for uid in uids:
                     self.ledger.reuse(uid, environment)
-                if not any(set(keys) & self.ledger.unfinished(uid) for uid in uids):
+                if not any(self.ledger.lacks(uid, keys) for uid in uids):
+                    self.ledger.release(self.owner, group.specs)
                     for name in owners[group.key]:
                         self.on_step(Step("finished", name, total=len(keys)))
                     return False
@@ -298,17 +348,24 @@ class Session:
         runner = LocalRunner(jobs=self.jobs, on_event=event)
         runner.run(list(groups.values()), begin=begin, finish=finish, tick=tick)
         if busy and len(busy) == len(groups):
-            self._wait_for_others(busy, place)
+            self._wait_for_others(busy, owners, place)
         for group in busy:
             environment, uids = place(group)
-            for uid in uids:
+            for name, uid in zip(owners[group.key], uids, strict=True):
                 self.ledger.reuse(uid, environment)
+                if not self.ledger.lacks(uid, [spec.key for spec in group.specs]):
+                    self.on_step(Step("finished", name, total=len(group.specs)))
 
     def _wait_for_others(
-        self, busy: Sequence[Group], place: Callable[[Group], tuple[str, list[str]]]
+        self,
+        busy: Sequence[Group],
+        owners: Mapping[str, Sequence[str]],
+        place: Callable[[Group], tuple[str, list[str]]],
     ) -> None:
         """Another run holds all that is left: wait until it lets go of something."""
         keys = {group.key: [s.key for s in group.specs] for group in busy}
+        for name in {name for group in busy for name in owners[group.key]}:
+            self.on_step(Step("started", name, message="waiting for trials that others run"))
         while all(self.ledger.held(keys[g.key], place(g)[0], self.owner) for g in busy):
             time.sleep(0.5)
 
@@ -316,7 +373,19 @@ class Session:
 
     def _judge(self, work: Work) -> None:
         assert work.set is not None
+        work.outcome.missing = len(self.ledger.unfinished(work.set.uid))
+        if self.wanted is not None and work.outcome.missing:
+            return  # somebody else's trials
         work.outcome.verdict = judge_set(self.ledger, work.set, work.plan.claim, work.plan.paper)
         work.outcome.failed = self.ledger.failed(work.set.uid)
         state = work.outcome.verdict.state if work.outcome.verdict else "measured"
         self.on_step(Step("judged", work.plan.name, message=state))
+
+
+def replicated(ledger: Ledger, plan: Plan) -> Plan:
+    """The plan's next replication, on seeds that none before it has used; development has none."""
+    if plan.first_seed < FIRST_SEED:
+        return plan
+    known = ledger.sets(paper=plan.paper.id, claim=plan.claim.id)
+    last = max((s.replication for s in known if s.scale == plan.scale), default=-1)
+    return replace(plan, replication=last + 1, first_seed=FIRST_SEED * (last + 2))

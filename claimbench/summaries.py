@@ -22,6 +22,7 @@ from claimbench.rule import Point, Scalar, settings
 from claimbench.rules.verdict import Judged
 from claimbench.shared import given
 from claimbench.shelf import BUILT_IN
+from claimbench.spec import digest
 
 ROBUST = ("jumpy", "time")  # kinds whose estimate is a median
 
@@ -77,6 +78,35 @@ def _cell(claim: Claim, arm: str, point: Point, name: str, trials: Sequence[Judg
     return CellSummary(
         arm, point, name, middle, min(values), max(values), len(values), failed, len(trials) - len(values)
     )
+
+
+def set_cells(ledger: Ledger, row: SetRow, claim: Claim) -> list[CellSummary]:
+    """`summarise` of a stored set, from what was kept with its verdict where trials and metrics are still those."""
+    kept = ledger.summary(row.uid)
+    if kept.current and kept.cells:
+        found = cells_from_text(claim, kept.cells)
+        if found is not None:
+            return found
+    return summarise(claim, row.plan, ledger.judged(row.uid))
+
+
+def cells_to_text(claim: Claim, cells: Sequence[CellSummary]) -> str:
+    """Cells as the ledger keeps them, with what they depend on besides trials. JSON with NaN."""
+    return json.dumps(
+        {"metrics": _metrics_digest(claim), "cells": [list(vars(cell).values()) for cell in cells]}
+    )
+
+
+def cells_from_text(claim: Claim, text: str) -> list[CellSummary] | None:
+    """None if the claim's metrics have been changed since."""
+    kept = json.loads(text)
+    return (
+        [CellSummary(*cell) for cell in kept["cells"]] if kept["metrics"] == _metrics_digest(claim) else None
+    )
+
+
+def _metrics_digest(claim: Claim) -> str:
+    return digest({name: metric.model_dump() for name, metric in claim.metrics.items()})
 
 
 def panels(claim: Claim, points: Sequence[Point]) -> list[Panel]:

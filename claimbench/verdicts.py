@@ -12,19 +12,26 @@ from claimbench.ledger import Ledger, SetRow
 from claimbench.paper import Claim, Paper, Scale
 from claimbench.plan import rules_digest
 from claimbench.rules.verdict import Verdict
-from claimbench.shelf import ask_trust, load_claims, package_of
+from claimbench.shelf import Shelf, ask_trust, load_claims, package_of
 from claimbench.spec import digest
-from claimbench.summaries import setting_notes
+from claimbench.summaries import cells_to_text, setting_notes, summarise
 from claimbench.trial import Derive, registry
 
 
-def judge_set(ledger: Ledger, row: SetRow, claim: Claim, paper: Paper) -> Verdict | None:
-    """A set's verdict under the claim's rules as they stand, kept in the ledger. None at a scale without verdicts."""
+def judge_set(
+    ledger: Ledger, row: SetRow, claim: Claim, paper: Paper, *, anew: bool = False
+) -> Verdict | None:
+    """A set's verdict under the claim's rules as they stand, kept in the ledger. None at a scale without verdicts.
+
+    anew: from the trials, whatever is kept.
+    """
     if row.scale == "smoke":
         return None
-    stamp = digest([rules_digest(claim), _judging_code(paper, claim), ledger.members(row.uid)])
+    kept = ledger.summary(row.uid)
+    judged = (kept.members, kept.changes) if kept.current and kept.members else ledger.content(row.uid)
+    stamp = digest([rules_digest(claim), _judging_code(paper, claim), judged[0]])
     known = ledger.verdict(row.uid, stamp)
-    if known is not None:
+    if known is not None and not anew:
         return known
     from claimbench.rules.judging import (
         judge,  # with SciPy, which a run that has nothing to judge need not wait for
@@ -47,8 +54,32 @@ def judge_set(ledger: Ledger, row: SetRow, claim: Claim, paper: Paper) -> Verdic
     if row.own:
         verdict.notes.append("own setting: not comparable with the paper's row")
     verdict.notes += setting_notes(ledger, row)
-    ledger.save_verdict(row.uid, verdict, stamp)
+    cells = cells_to_text(claim, summarise(claim, row.plan, trials))
+    ledger.save_verdict(row.uid, verdict, stamp, judged=judged, cells=cells)
     return verdict
+
+
+def rebuild(ledger: Ledger, shelf: Shelf) -> dict[str, int]:
+    """Count all sets anew, and judge those whose papers are on the shelf by the rules as they stand.
+
+    Verdicts of sets whose code has changed since, and of users' own settings, stand as they were given.
+    """
+    ledger.recount()
+    rows = ledger.sets()
+    papers = {row.paper for row in rows}
+    claims = {
+        (entry.id, claim.id): (paper, claim)
+        for entry in shelf.entries.values()
+        if entry.id in papers
+        for paper in [entry.load()]
+        for claim in paper.claim
+    }
+    judged = 0
+    for row in rows:
+        if (row.paper, row.claim) in claims and not row.own and not ledger.stale(row.uid):
+            paper, claim = claims[(row.paper, row.claim)]
+            judged += judge_set(ledger, row, claim, paper, anew=True) is not None
+    return {"sets": len(rows), "judged": judged, "kept": len(rows) - judged}
 
 
 def _derive(paper: Paper, claim: Claim) -> Derive | None:

@@ -5,11 +5,22 @@ members point at the rows that count for it, so that a verdict is a function of 
 The ledger holds names, numbers and hashes, never code or pickles.
 """
 
-from claimbench.ledger.database import default_url
+from claimbench.ledger.database import Unreachable, default_url
 from claimbench.ledger.leases import LEASE_SECONDS
+from claimbench.ledger.planned import PlannedRow
 from claimbench.ledger.rows import JSON_COLUMNS, SetRow, moment, spec_of
-from claimbench.ledger.schema import CODE, ENVIRONMENT, MEMBER, SCHEMA_VERSION, TRIAL, TRIAL_SET, VERDICT
+from claimbench.ledger.schema import (
+    CODE,
+    ENVIRONMENT,
+    MEMBER,
+    SCHEMA_VERSION,
+    SUMMARY,
+    TRIAL,
+    TRIAL_SET,
+    VERDICT,
+)
 from claimbench.ledger.store import Ledger
+from claimbench.ledger.verdicts import SetSummary
 
 __all__ = [
     "CODE",
@@ -18,11 +29,15 @@ __all__ = [
     "LEASE_SECONDS",
     "MEMBER",
     "SCHEMA_VERSION",
+    "SUMMARY",
     "TRIAL",
     "TRIAL_SET",
     "VERDICT",
     "Ledger",
+    "PlannedRow",
     "SetRow",
+    "SetSummary",
+    "Unreachable",
     "default_url",
     "moment",
     "spec_of",

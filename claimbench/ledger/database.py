@@ -26,6 +26,10 @@ from claimbench.paths import data_dir
 ANEW = 2.0  # seconds until a server that was there, and is not, is asked once more
 
 
+class Unreachable(UserError):
+    """The store's place cannot be used at the moment: a server that is down, a full disk. It may pass."""
+
+
 class Schema(Protocol):
     """What a store's schema module holds. `META` is a table of names and values; "schema" is its version."""
 
@@ -177,7 +181,8 @@ class Database:
             if reason is None:
                 raise
             fix = "see to the server" if self._server else "free it"
-            raise UserError(
+            passes = not self._server or postgresql.may_pass(error)
+            raise (Unreachable if passes else UserError)(
                 f"{self.name}: {self.url}: {reason}; {fix}, or choose another with {self.flag}"
             ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
@@ -11,7 +12,8 @@ from claimbench.ledger.rows import moment, trial_values
 from claimbench.ledger.schema import ARTEFACT, CODE, LEASE, MEMBER, TRIAL
 from claimbench.spec import Result, TrialSpec, canonical, digest
 
-LEASE_SECONDS = 90.0
+VARIABLE = "CLAIMBENCH_LEASE"
+LEASE_SECONDS = float(os.environ.get(VARIABLE) or 90.0)  # silence after which an owner counts as dead
 
 
 class Leases(Database):
@@ -54,9 +56,13 @@ class Leases(Database):
             values = {"expires": self.now(connection) + LEASE_SECONDS}
             connection.execute(LEASE.update().where(LEASE.c.owner == owner).values(**values))
 
-    def release(self, owner: str) -> None:
+    def release(self, owner: str, specs: Sequence[TrialSpec] | None = None) -> None:
+        """Let go of these trials, or of all that the owner holds."""
+        here = LEASE.c.owner == owner
+        if specs is not None:
+            here &= LEASE.c.key.in_([spec.key for spec in specs])
         with self.write() as connection:
-            connection.execute(LEASE.update().where(LEASE.c.owner == owner).values(owner="", expires=0.0))
+            connection.execute(LEASE.update().where(here).values(owner="", expires=0.0))
 
     def record(
         self, results: Sequence[Result], environment: str, owner: str, sets: Sequence[str] = ()
@@ -116,7 +122,7 @@ class Leases(Database):
     def held(self, keys: Iterable[str], environment: str, owner: str) -> bool:
         """Whether another owner holds a live lease on any of these trials."""
         query = sa.select(LEASE.c.key).where(
-            LEASE.c.environment == environment, LEASE.c.owner.not_in(["", owner])
+            LEASE.c.environment == environment, LEASE.c.owner > "", LEASE.c.owner != owner
         )
         with self.read() as connection:
             live = query.where(LEASE.c.expires > self.now(connection))

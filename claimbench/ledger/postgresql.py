@@ -78,6 +78,11 @@ def shown(url: sa.URL) -> str:
     return plain.render_as_string(hide_password=True)
 
 
+def may_pass(error: exc.DBAPIError) -> bool:
+    """Whether the trouble may be over in a while: a server that restarts, not a right that is missing."""
+    return getattr(error.orig, "sqlstate", None) not in _STATES
+
+
 def trouble(error: exc.DBAPIError) -> str | None:
     """What the user must be told of the server, in one line; None for an error of ours."""
     operational = isinstance(error, exc.OperationalError | exc.InterfaceError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from claimbench.spec import Result, SubjectRef, TrialSpec, canonical
@@ -89,4 +90,10 @@ def set_values(row: SetRow) -> dict[str, Any]:
 
 
 def set_row(row: Any) -> SetRow:
-    return SetRow(**{**row._mapping, "own": bool(row.own), "plan": json.loads(row.plan)})
+    return SetRow(**{**row._mapping, "own": bool(row.own), "plan": decode(row.plan)})
+
+
+@lru_cache(maxsize=8192)
+def decode(text: str) -> Any:
+    """JSON that many rows have in common, such as points and plans; what is returned is theirs together."""
+    return json.loads(text)

@@ -7,7 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 1
+from claimbench.ledger.summary import add_triggers, recount
+
+SCHEMA_VERSION = 3
 
 METADATA = sa.MetaData()
 INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # 64 bits in both: SQLite's INTEGER is that wide
@@ -90,6 +92,19 @@ VERDICT = sa.Table(
     _col("stamp"),
     _col("created"),
 )
+PLANNED = sa.Table(  # what a worker on another machine needs to run a set: never published
+    "planned",
+    METADATA,
+    _col("id", primary_key=True),
+    _col("paper"),
+    _col("claim"),
+    _col("scale"),
+    _col("environment"),
+    _col("content"),
+    _col("done", _int),
+    _col("created"),
+    sa.Index("planned_open", "done", "environment"),
+)
 CARRY = sa.Table(  # a recheck found the same numbers under changed code: the set counts as measured with it
     "carry",
     METADATA,
@@ -99,6 +114,18 @@ CARRY = sa.Table(  # a recheck found the same numbers under changed code: the se
     _col("trials", _int),
     _col("created"),
 )
+SUMMARY = sa.Table(  # kept by triggers: see `summary`
+    "summary",
+    METADATA,
+    _col("set_uid", primary_key=True),
+    _col("planned", _int),
+    _col("filled", _int),
+    _col("changes", _int),
+    _col("judged_at", _int),  # the number of changes when the latest verdict was given; 0: never
+    _col("state"),
+    _col("members"),  # digest of what was judged; empty if nobody has looked
+    _col("cells"),  # the arms' numbers in short, for leaderboards
+)
 LEASE = sa.Table(
     "lease",
     METADATA,
@@ -107,6 +134,7 @@ LEASE = sa.Table(
     _col("owner"),
     _col("expires", _real),
     _col("fence", _int),
+    sa.Index("lease_owner", "owner"),  # few are held at a time, of all that ever were
 )
 ARTEFACT = sa.Table(
     "artefact",
@@ -118,4 +146,26 @@ ARTEFACT = sa.Table(
 )
 
 Migration = Callable[[sa.Connection], None]
-MIGRATIONS: dict[int, Migration] = {}  # from version -> what brings the schema to the next one
+
+
+def _add_plans(connection: sa.Connection) -> None:
+    PLANNED.create(connection)
+
+
+def _add_summaries(connection: sa.Connection) -> None:
+    for index in LEASE.indexes:
+        index.create(connection, checkfirst=True)
+    SUMMARY.create(connection)
+    recount(connection)
+    add_triggers(connection)
+
+
+@sa.event.listens_for(METADATA, "after_create")
+def _with_triggers(_target: sa.MetaData, connection: sa.Connection, **_: Any) -> None:
+    add_triggers(connection)
+
+
+MIGRATIONS: dict[int, Migration] = {  # from version -> what brings the schema to the next one
+    1: _add_plans,
+    2: _add_summaries,
+}

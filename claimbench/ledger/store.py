@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from claimbench.currency import changed
-from claimbench.ledger.leases import Leases
-from claimbench.ledger.rows import SetRow, decoded, moment, set_row, set_values
+from claimbench.ledger.rows import SetRow, decode, decoded, moment, set_row, set_values
 from claimbench.ledger.schema import (
     CARRY,
     CODE,
@@ -19,14 +19,19 @@ from claimbench.ledger.schema import (
     MEMBER,
     TRIAL,
     TRIAL_SET,
-    VERDICT,
 )
-from claimbench.rules.verdict import Judged, Verdict
+from claimbench.ledger.verdicts import Verdicts, lost_trials
+from claimbench.rules.verdict import Judged
 from claimbench.spec import TrialSpec, canonical, digest
 
 
-class Ledger(Leases):
+class Ledger(Verdicts):
     """The append-only store. A set's members point at the trials that count for it."""
+
+    def __init__(self, where: str | Path | None = None) -> None:
+        super().__init__(where)
+        self._codes: dict[str, tuple[dict[str, str], dict[str, str]]] = {}  # a code's identity is its content
+        self._environments: dict[str, dict[str, Any]] = {}  # so is an environment's
 
     # --- environments and code ---
 
@@ -41,9 +46,13 @@ class Ledger(Leases):
         return identity
 
     def environment(self, identity: str) -> dict[str, Any]:
-        with self.read() as connection:
-            facts = connection.scalar(sa.select(ENVIRONMENT.c.facts).where(ENVIRONMENT.c.id == identity))
-        return json.loads(facts) if facts else {}
+        if identity not in self._environments:
+            with self.read() as connection:
+                facts = connection.scalar(sa.select(ENVIRONMENT.c.facts).where(ENVIRONMENT.c.id == identity))
+            if not facts:
+                return {}
+            self._environments[identity] = json.loads(facts)
+        return self._environments[identity]
 
     # --- sets ---
 
@@ -60,9 +69,23 @@ class Ledger(Leases):
         plan: dict[str, Any],
         rules_digest: str,
         claim_text: str,
+        newest: int | None = None,
     ) -> SetRow:
-        """Write a set with its plan, before its first trial."""
+        """Write a set with its plan, before its first trial.
+
+        newest: the serial of the last set of this plan that the caller has seen, 0 if none. If another process has
+        written one since, that one is returned.
+        """
         with self.write() as connection:
+            if newest is not None:
+                later = sa.select(TRIAL_SET).where(
+                    TRIAL_SET.c.fingerprint == fingerprint,
+                    TRIAL_SET.c.environment == environment,
+                    TRIAL_SET.c.serial > newest,
+                )
+                found = connection.execute(later.order_by(TRIAL_SET.c.serial.desc()).limit(1)).one_or_none()
+                if found is not None:
+                    return set_row(found)
             serial = (connection.scalar(sa.select(sa.func.max(TRIAL_SET.c.serial))) or 0) + 1
             created = moment()
             uid = digest([paper, claim, scale, environment, fingerprint, serial, created, time.time_ns()])[
@@ -122,6 +145,14 @@ class Ledger(Leases):
             query = sa.select(MEMBER.c.key).where(MEMBER.c.set_uid == uid, MEMBER.c.trial.is_(None))
             return set(connection.scalars(query))
 
+    def lacks(self, uid: str, keys: Sequence[str]) -> bool:
+        """Whether no trial has filled some of these members."""
+        query = sa.select(MEMBER.c.key).where(
+            MEMBER.c.set_uid == uid, MEMBER.c.key.in_(keys), MEMBER.c.trial.is_(None)
+        )
+        with self.read() as connection:
+            return connection.scalar(query.limit(1)) is not None
+
     def members(self, uid: str) -> dict[str, int | None]:
         """The set's members: trial key -> row of the trial that fills it, or None."""
         with self.read() as connection:
@@ -161,9 +192,11 @@ class Ledger(Leases):
             connection.execute(CARRY.insert().values(set_uid=uid, code=code, trials=trials, created=moment()))
 
     def _changed(self, code: str) -> list[str]:
-        with self.read() as connection:
-            row = connection.execute(sa.select(CODE).where(CODE.c.id == code)).one()
-        return changed(json.loads(row.modules), json.loads(row.packages))
+        if code not in self._codes:
+            with self.read() as connection:
+                row = connection.execute(sa.select(CODE).where(CODE.c.id == code)).one()
+            self._codes[code] = (json.loads(row.modules), json.loads(row.packages))
+        return changed(*self._codes[code])
 
     def reuse(self, uid: str, environment: str) -> int:
         """Fill members from trials that other sets have measured and that are current. Returns how many."""
@@ -199,14 +232,7 @@ class Ledger(Leases):
             .join(MEMBER, MEMBER.c.trial == TRIAL.c.id)
             .where(MEMBER.c.set_uid == uid)
         )
-        latest = (
-            sa.select(sa.func.max(TRIAL.c.id))
-            .join(MEMBER, MEMBER.c.key == TRIAL.c.key)
-            .join(TRIAL_SET, TRIAL_SET.c.uid == MEMBER.c.set_uid)
-            .where(MEMBER.c.set_uid == uid, MEMBER.c.trial.is_(None), TRIAL.c.status == "lost")
-            .where(TRIAL.c.environment == TRIAL_SET.c.environment)
-            .group_by(TRIAL.c.key)
-        )
+        latest = lost_trials(uid)
         query = sa.union_all(filled, sa.select(*columns, TRIAL.c.id).where(TRIAL.c.id.in_(latest))).order_by(
             "seed", "id"
         )
@@ -214,12 +240,12 @@ class Ledger(Leases):
             return [
                 Judged(
                     arm=row.arm,
-                    point=json.loads(row.point),
+                    point=decode(row.point),
                     seed=row.seed,
                     status=row.status,
                     metrics=json.loads(row.metrics),
                     failure=row.failure,
-                    aa=json.loads(row.timing).get("aa"),
+                    aa=decode(row.timing).get("aa"),
                 )
                 for row in connection.execute(query)
             ]
@@ -243,38 +269,3 @@ class Ledger(Leases):
         with self.read() as connection:
             seconds = sorted(connection.scalars(query.order_by(TRIAL.c.id.desc()).limit(200)))
         return seconds[len(seconds) // 2] if seconds else None
-
-    # --- verdicts ---
-
-    def save_verdict(self, uid: str, verdict: Verdict, stamp: str) -> None:
-        """Append a set's verdict unless it is what stands there already. stamp: what it was a function of."""
-        content = canonical(verdict.to_json())
-        with self.write() as connection:
-            last = connection.execute(
-                sa.select(VERDICT).where(VERDICT.c.set_uid == uid).order_by(VERDICT.c.id.desc()).limit(1)
-            ).one_or_none()
-            if last is None or last.content != content or last.stamp != stamp:
-                values = {"set_uid": uid, "state": verdict.state, "content": content, "stamp": stamp}
-                connection.execute(VERDICT.insert().values(**values, created=moment()))
-
-    def verdict(self, uid: str, stamp: str | None = None) -> Verdict | None:
-        """The set's latest verdict; with a stamp, only if it was made from that."""
-        with self.read() as connection:
-            row = connection.execute(
-                sa.select(VERDICT).where(VERDICT.c.set_uid == uid).order_by(VERDICT.c.id.desc()).limit(1)
-            ).one_or_none()
-        if row is None or stamp not in (None, row.stamp):
-            return None
-        return Verdict.from_json(json.loads(row.content))
-
-    def first_rules(self, paper: str, claim: str, scale: str, replication: int) -> str | None:
-        """The digest of the rules under which these seeds were first measured."""
-        query = (
-            sa.select(TRIAL_SET.c.rules_digest)
-            .where(TRIAL_SET.c.paper == paper, TRIAL_SET.c.claim == claim, TRIAL_SET.c.scale == scale)
-            .where(TRIAL_SET.c.replication == replication)
-            .order_by(TRIAL_SET.c.serial)
-            .limit(1)
-        )
-        with self.read() as connection:
-            return connection.scalar(query)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 DEFAULT = "all-minilm-l6-v2"
+FEW = 4  # texts
 FACTORY = "claimbench.search.encoders:SubjectEncoder"
 
 
@@ -25,8 +26,17 @@ class SubjectEncoder:
         self._subject = open_subject(ref)
 
     def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "texts width"]:
-        """One row a text, float32."""
-        return self._subject.encode(texts)
+        """One row a text, float32. A few texts take one thread: on a busy machine threads wait for each other."""
+        if len(texts) > FEW:
+            return self._subject.encode(texts)
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._subject.encode(texts)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def shared(value: str = DEFAULT, *, start: bool = True, idle: float = 600.0) -> EncoderClient:

@@ -7,16 +7,19 @@ whose passage changed, are made by `embed`, in portions that each stand for them
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from claimbench.errors import UserError
 from claimbench.paths import cache_dir
 from claimbench.search import neighbours, words
+from claimbench.search.asking import Asked, Found, mended
 from claimbench.search.documents import Document
 from claimbench.search.encoder_client import EncoderUnreachable
 from claimbench.search.fuse import reciprocal_rank
@@ -84,6 +87,20 @@ class Index:
         self._loading = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
+    def close(self) -> None:
+        """Let this thread's connections go."""
+        self.storage.close()
+
+    def using(self, encoder: Encoder | None) -> Self:
+        """The same index with another encoder; None for words only."""
+        other = copy.copy(self)
+        other.encoder = encoder
+        return other
+
+    def edition(self) -> str:
+        """Changes with whatever a search may answer."""
+        return self.storage.meta("edition") or ""
+
     def __len__(self) -> int:
         return int(self.storage.connection().execute("SELECT count(*) FROM document").fetchone()[0])
 
@@ -103,10 +120,9 @@ class Index:
             if document.key in wanted:
                 raise UserError(f'two documents have the key "{document.key}"; keys are unique in an index')
             wanted[document.key] = document
-        known = self._digests()
+        known, had = self._digests(), self._verdicts()
         gone = sorted(known.keys() - wanted.keys() if removed is None else known.keys() & set(removed))
         fresh = [d for key, d in wanted.items() if known.get(key) != d.digest()]
-        had = words.verdicts(self.storage.connection())
         given = {
             key: tuple(sorted({state.lower() for state in d.verdicts}))
             for key, d in wanted.items()
@@ -114,16 +130,8 @@ class Index:
         }
         judged = {key: states for key, states in given.items() if had.get(key, ()) != states}
         if fresh or gone or judged:
-            with self.storage.writing() as connection:
-                ids = words.remove(connection, gone)
-                words.add(connection, fresh)
-                words.set_verdicts(connection, judged)
-                if ids and connection.execute("SELECT 1 FROM vector LIMIT 1").fetchone():
-                    self._drop(ids)
+            self._replace(gone, fresh, judged)
         return Changes(len(fresh), len(gone), self.embed() if self.encoder is not None else 0)
-
-    def _digests(self) -> dict[str, str]:
-        return dict(self.storage.connection().execute("SELECT key, digest FROM document"))
 
     def _drop(self, ids: Sequence[int]) -> None:
         from claimbench.search import meaning, pairwise
@@ -167,7 +175,7 @@ class Index:
             with self.storage.writing():
                 meaning.clear(self.storage)
         encoded = 0
-        while portion := meaning.stale(self.storage.connection(), PORTION):
+        for portion in self._stale():
             passages = [Document("", title, body).passage for _, title, body, _ in portion]
             rows = meaning.vectors_of(self.encoder, passages)
             with self.storage.writing():
@@ -193,45 +201,34 @@ class Index:
         limit = min(max(limit, 1), MOST)
         parsed = parse(query)
         depth = max(limit, DEPTH) if mode == "fused" else limit
-        connection = self.storage.connection()
-        corrections = words.corrections(connection, parsed)
-        near: list[tuple[int, float]] = []
+        by_meaning, by_words = mode != "words" and bool(parsed.terms), mode != "meaning" or not parsed.terms
+        with self._asking(parsed) as asked:
+            corrections = asked.corrections()
+            nearest = self._near(asked, corrections, depth) if by_meaning else list
+            found = asked.search(depth, corrections) if by_words else Found()
         without = ""
-        nearest_of: Callable[[], list[tuple[int, float]]] | None = None
         try:
-            if mode != "words" and parsed.terms:
-                nearest_of = self._near(
-                    parsed, corrections, depth
-                )  # the encoder works while words are looked up
+            near = nearest()
         except EncoderUnreachable as error:
             if mode == "meaning":
                 raise
-            without = str(error)
-        found = words.Found()
-        if mode != "meaning" or not parsed.terms:
-            found = words.search(connection, parsed, depth, corrections)
-        try:
-            near = nearest_of() if nearest_of is not None else []
-        except EncoderUnreachable as error:
-            if mode == "meaning":
-                raise
-            without = str(error)
-        if mode == "meaning" and parsed.terms:
+            near, without = [], str(error)
+        if not by_words:
             scores = dict(near)
         elif near:
-            nearest = [number for number, _ in near]
-            scores = reciprocal_rank([found.ids[: found.complete], found.ids[: found.strong], nearest])
+            ids = [number for number, _ in near]
+            scores = reciprocal_rank([found.ids[: found.complete], found.ids[: found.strong], ids])
         else:
             scores = {number: 1.0 / rank for rank, number in enumerate(found.ids, start=1)}
         ranked = list(scores.items())[:limit]
-        by_words = {number: rank for rank, number in enumerate(found.ids, start=1)}
-        by_meaning = {number: rank for rank, (number, _) in enumerate(near, start=1)}
+        word_rank = {number: rank for rank, number in enumerate(found.ids, start=1)}
+        meaning_rank = {number: rank for rank, (number, _) in enumerate(near, start=1)}
         complete = set(found.ids[: found.complete])
         hits = self._hits(
             ranked,
             lambda number: {
-                "word_rank": by_words.get(number),
-                "meaning_rank": by_meaning.get(number),
+                "word_rank": word_rank.get(number),
+                "meaning_rank": meaning_rank.get(number),
                 "complete": number in complete,
             },
         )
@@ -239,27 +236,36 @@ class Index:
 
     def similar(self, key: str, limit: int = 10) -> list[Hit]:
         """The papers nearest in meaning, at most 10, found beforehand; none for one that is unknown or not encoded."""
-        connection = self.storage.connection()
-        row = connection.execute("SELECT id FROM document WHERE key = ?", (key,)).fetchone()
-        return self._hits(neighbours.read(connection, row[0])[:limit]) if row else []
+        number = self._id_of(key)
+        return self._hits(neighbours.read(self.storage.connection(), number)[:limit]) if number else []
 
     def _near(
-        self, query: Query, corrections: dict[str, list[str]], limit: int
+        self, asked: Asked[Any], corrections: Mapping[str, Sequence[str]], limit: int
     ) -> Callable[[], list[tuple[int, float]]]:
-        """Begin to encode a query in another thread; what is returned waits for it and finds the nearest."""
-        if self.encoder is None or self.storage.folder is None:
-            raise EncoderUnreachable("this index has no encoder")
+        """Begin to encode a query in another thread, while words are looked up.
+
+        What is returned waits for it and finds the nearest, or raises EncoderUnreachable.
+        """
+        try:
+            encoder, vectors = self._comparable()
+        except EncoderUnreachable as error:
+            return partial(_refuse, error)
         from claimbench.search import meaning
 
+        allowed = asked.allowed() if asked.query.has_filters else None
+        row = self._encoding().submit(meaning.vectors_of, encoder, [mended(asked.query, corrections)])
+        return lambda: vectors.nearest(row.result()[0], limit, allowed)
+
+    def _comparable(self) -> tuple[Encoder, Vectors]:
+        """The encoder and the papers' vectors, if they are of one kind."""
+        if self.encoder is None or self.storage.folder is None:
+            raise EncoderUnreachable("this index has no encoder")
         vectors = self._current()
         if not len(vectors.ids):
             raise EncoderUnreachable("no paper of this index is encoded yet")
         if vectors.encoder != self.encoder.identity:
             raise EncoderUnreachable("this index was encoded by another encoder; update it")
-        allowed = words.allowed(self.storage.connection(), query) if query.has_filters else None
-        mended = words.mended(query, corrections)
-        row = self._encoding().submit(meaning.vectors_of, self.encoder, [mended])
-        return lambda: vectors.nearest(row.result()[0], limit, allowed)
+        return self.encoder, vectors
 
     def _encoding(self) -> ThreadPoolExecutor:
         with self._loading:
@@ -283,16 +289,56 @@ class Index:
             return self._vectors
 
     def _hits(self, scored: Sequence[tuple[int, float]], more: Any = lambda number: {}) -> list[Hit]:
-        statement = "SELECT key, title, group_name, year FROM document WHERE id = ?"
-        connection = self.storage.connection()
-        rows = [
-            (number, score, connection.execute(statement, (number,)).fetchone()) for number, score in scored
-        ]
+        known = self._described([number for number, _ in scored])
         return [
-            Hit(key=row[0], title=row[1], group=row[2], year=row[3], score=score, **more(number))
-            for number, score, row in rows
-            if row is not None
+            Hit(**known[number], score=score, **more(number)) for number, score in scored if number in known
         ]
+
+    # --- where words are kept: here in the index's own file, elsewhere in `postgres` ---
+
+    def _digests(self) -> dict[str, str]:
+        return dict(self.storage.connection().execute("SELECT key, digest FROM document"))
+
+    def _verdicts(self) -> dict[str, tuple[str, ...]]:
+        return words.verdicts(self.storage.connection())
+
+    def _replace(
+        self, gone: Sequence[str], fresh: Sequence[Document], judged: Mapping[str, Sequence[str]]
+    ) -> None:
+        with self.storage.writing() as connection:
+            ids = words.remove(connection, gone)
+            words.add(connection, fresh)
+            words.set_verdicts(connection, judged)
+            if ids and connection.execute("SELECT 1 FROM vector LIMIT 1").fetchone():
+                self._drop(ids)
+
+    @contextlib.contextmanager
+    def _asking(self, query: Query) -> Iterator[Asked[Any]]:
+        with self.storage.reading() as connection:
+            yield words.AskedOfFile(connection, query)
+
+    def _id_of(self, key: str) -> int | None:
+        row = self.storage.connection().execute("SELECT id FROM document WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def _described(self, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """What a hit says of a document, by id; one that has gone meanwhile is left out."""
+        wanted = f"id IN ({','.join('?' * len(ids))})"
+        statement = f"SELECT id, key, title, group_name, year FROM document WHERE {wanted}"
+        names = ("key", "title", "group", "year")
+        rows = self.storage.connection().execute(statement, list(ids))
+        return {number: dict(zip(names, row, strict=True)) for number, *row in rows}
+
+    def _stale(self) -> Iterator[list[tuple[int, str, str, str]]]:
+        """Documents whose passage has no vector, in portions that are written before the next is asked for."""
+        from claimbench.search import meaning
+
+        while portion := meaning.stale(self.storage.connection(), PORTION):
+            yield portion
+
+
+def _refuse(error: EncoderUnreachable) -> NoReturn:
+    raise error
 
 
 def folder_for(roots: Sequence[Path]) -> Path:

@@ -37,11 +37,6 @@ class Term:
     phrase: bool = False
     open_ended: bool = False
 
-    def expression(self) -> str:
-        """In FTS5's language, every token quoted: nothing from outside is syntax."""
-        exact = '"' + " ".join(self.tokens) + '"'
-        return f"({exact} OR {exact} *)" if self.open_ended else exact
-
 
 @dataclass(frozen=True)
 class Query:

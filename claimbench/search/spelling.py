@@ -13,6 +13,7 @@ from collections.abc import Iterable
 SHORTEST = 4  # letters of a word that is corrected
 FAR = 6  # letters from which on two errors are forgiven, below it one
 MOST = 3  # corrections of a word
+PART = 3  # letters of a part of a word: its trigrams find it
 
 
 def deletions(word: str) -> set[str]:
@@ -79,7 +80,12 @@ def corrections(connection: sqlite3.Connection, word: str) -> list[str]:
         f"WHERE d.form IN ({','.join('?' * len(forms))}) AND s.word != ?",
         [*forms, word],
     ).fetchall()
-    scored = sorted((edits(word, known), -documents, known) for known, documents in rows)
+    return nearest(word, rows)
+
+
+def nearest(word: str, candidates: Iterable[tuple[str, int]]) -> list[str]:
+    """Of words with their number of documents at most MOST that this one may stand for, likeliest first."""
+    scored = sorted((edits(word, known), -documents, known) for known, documents in candidates)
     return [known for distance, _, known in scored if distance <= (2 if len(word) >= FAR else 1)][:MOST]
 
 
@@ -97,9 +103,9 @@ def edits(first: str, second: str) -> int:
     return row[-1]
 
 
-def containing(connection: sqlite3.Connection, part: str, limit: int = 20) -> list[str]:
-    """Known words that hold this part (three letters and more)."""
-    if len(part) < 3:
+def containing(connection: sqlite3.Connection, part: str, limit: int) -> list[str]:
+    """Known words that hold this part, of PART letters and more."""
+    if len(part) < PART:
         return []
     rows = connection.execute(
         "SELECT s.word FROM trigram t JOIN spelling s ON s.id = t.rowid WHERE t.word LIKE ? LIMIT ?",

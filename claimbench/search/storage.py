@@ -119,7 +119,9 @@ class Storage:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Several reads of one state."""
         connection = self.connection()
-        if connection.in_transaction:
+        if (
+            connection.in_transaction or self._memory is not None
+        ):  # in memory there is but one state, and one writer
             yield connection
             return
         connection.execute("BEGIN")

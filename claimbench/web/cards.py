@@ -127,10 +127,13 @@ def featured(board: Board, store: PageStore, most: int) -> list[Card]:
 
 def cards(board: Board, store: PageStore, keys: Sequence[str]) -> list[Card]:
     """Cards of keys as the search index has them: ids of the shelf, keys of listings. Unknown ones are left out."""
+    shelved = of_shelf(store, [key for key in keys if key in board.entries])
     listings = store.listings([key for key in keys if key not in board.entries])
     found = []
     for key in keys:
-        if key in board.entries:
+        if key in shelved:
+            found.append(listing_card(board, shelved[key]))
+        elif key in board.entries:  # not in the list yet
             found.append(entry_card(board, board.entries[key]))
         elif key in listings and not listings[key].hidden:
             found.append(listing_card(board, listings[key]))

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -37,7 +37,22 @@ EVERY = 10.0  # seconds between two looks
 KEEP_ENCODER = 300.0  # seconds after which the encoder is asked again, so that it goes on running
 
 
-def index_folder(store: PageStore, roots: list[Path]) -> Path:
+def page_index(store: PageStore, roots: Sequence[Path]) -> Index:
+    """The index of this list and this shelf: in the cache; its words beside the list where that is on a server.
+
+    Raises UserError where the server cannot hold it.
+    """
+    folder = index_folder(store, roots)
+    with store.read() as connection:
+        url = connection.engine.url
+    if url.get_backend_name() != "postgresql":
+        return Index(folder)
+    from claimbench.search.postgres import PostgresIndex
+
+    return PostgresIndex(url.render_as_string(hide_password=False), folder)
+
+
+def index_folder(store: PageStore, roots: Sequence[Path]) -> Path:
     """Where the index of this list and this shelf lies in the cache."""
     named = "\n".join([store.url, *map(str, roots)])
     return (
@@ -47,10 +62,10 @@ def index_folder(store: PageStore, roots: list[Path]) -> Path:
     )
 
 
-def existing_index(store: PageStore, roots: list[Path]) -> Index | None:
-    """The index that a served page has made, if one has."""
-    folder = index_folder(store, roots)
-    return Index(folder) if (folder / "index.sqlite").exists() else None
+def existing_index(store: PageStore, roots: Sequence[Path]) -> Index | None:
+    """The index that a served page has filled, if one has."""
+    index = page_index(store, roots)
+    return index if len(index) else None
 
 
 def shelf_documents(board: Board) -> Iterator[Document]:
@@ -136,9 +151,7 @@ class Maintenance:
 def bring_up_to_date(site: Site, *, listings: bool = True) -> None:
     """The shelf into the list; both into the index, by words. listings: look at all of them, not at the shelf alone."""
     sync_shelf(site.store, Shelf(site.shelf.roots), site.ledger)
-    folder = site.index.storage.folder
-    assert folder is not None
-    board, index = site.board(), Index(folder)
+    board, index = site.board(), site.index.using(None)
     if listings:
         index.build(chain(shelf_documents(board), listed_documents(board, site.store)))
     else:
@@ -147,12 +160,10 @@ def bring_up_to_date(site: Site, *, listings: bool = True) -> None:
 
 def embed(site: Site) -> None:
     """Meaning, where an encoder is to be had; starts it, or keeps it running."""
-    folder = site.index.storage.folder
-    assert folder is not None
     try:
         encoder = shared()
         encoder.encode(["ready"])
-        Index(folder, encoder).embed()
+        site.index.using(encoder).embed()
     except EncoderUnreachable as error:
         log.warning("searching by words only: %s", error)
 

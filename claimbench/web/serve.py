@@ -22,10 +22,9 @@ from claimbench.errors import UserError
 from claimbench.feed.settings import load_settings
 from claimbench.feed.store import PageStore
 from claimbench.ledger import Ledger
-from claimbench.search import Index
 from claimbench.shelf import Shelf
 from claimbench.web.app import Application, create_app
-from claimbench.web.maintenance import Maintenance, index_folder, judge_missing
+from claimbench.web.maintenance import Maintenance, judge_missing, page_index
 from claimbench.web.protocol import BoundedProtocol
 from claimbench.web.schedule import Schedule, time_of_day
 
@@ -87,7 +86,7 @@ def application(options: Options) -> Served:
         ledger=Ledger(options.ledger),
         shelf=shelf,
         store=store,
-        index=Index(index_folder(store, list(shelf.roots))),
+        index=page_index(store, list(shelf.roots)),
         address=options.address or settings.community.address,
         routes=community.routes if community else (),
         context=community.context if community else None,

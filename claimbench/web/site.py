@@ -65,7 +65,7 @@ class Site:
         self._of_store = _Held(FRESH, lambda: stamps.store_stamp(self.store))
         self._of_shelf = _Held(FRESH_FILES, lambda: stamps.shelf_stamp(roots))
         self._of_code = _Held(FRESH_FILES, lambda: stamps.code_stamp(roots))
-        self._of_index = _Held(FRESH, lambda: self.index.storage.meta("edition") or "")
+        self._of_index = _Held(FRESH, self.index.edition)
 
     def stamp(self) -> str:
         """Changes with anything that a page shows, and on the hour: that is how trending ages."""

@@ -13,12 +13,14 @@ from papers import PAPERS, by_chance
 
 from claimbench.errors import UserError
 from claimbench.search import Document, Index
+from claimbench.search.postgres import PostgresIndex
 from claimbench.search.spelling import deletions, edits
 
 
-@pytest.fixture
-def index() -> Index:
-    made = Index(None)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def index(request: pytest.FixtureRequest) -> Index:
+    there = request.param == "postgresql"
+    made = PostgresIndex(request.getfixturevalue("postgres_url"), None) if there else Index(None)
     made.build(PAPERS)
     return made
 

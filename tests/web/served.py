@@ -17,7 +17,7 @@ from claimbench.ledger import Ledger
 from claimbench.search import Index
 from claimbench.shelf import BUILT_IN, Shelf
 from claimbench.web.app import Application, create_app
-from claimbench.web.maintenance import bring_up_to_date
+from claimbench.web.maintenance import bring_up_to_date, page_index
 
 MEASURED = ("exact-permutations", "s4")  # papers whose published results the tests read
 RESULTS = sorted(
@@ -41,12 +41,15 @@ class Served:
         return self.client.get(path, follow_redirects=False, **options)
 
 
-def serve(folder: Path, shelf: Shelf, ledger: Ledger, listings: list[Listing], **options: Any) -> Served:
-    store = PageStore(folder / "page.sqlite")
+def serve(
+    folder: Path, shelf: Shelf, ledger: Ledger, listings: list[Listing], *, place: str = "", **options: Any
+) -> Served:
+    """place: of the list, with the index that belongs to it; else both lie in `folder`."""
+    store = PageStore(place or folder / "page.sqlite")
     sync_shelf(store, shelf, ledger)
     if listings:
         store.put(listings)
-    index = Index(folder / "index")
+    index = page_index(store, shelf.roots) if place else Index(folder / "index")
     app = create_app(Settings(), ledger=ledger, shelf=shelf, store=store, index=index, **options)
     bring_up_to_date(app.site)
     client = TestClient(app, raise_server_exceptions=False)

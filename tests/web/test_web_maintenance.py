@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from served import Served
+from served import LISTED, Served
 from toy import MakePaper
 
 from claimbench import bench
 from claimbench.ledger import VERDICT, Ledger
 from claimbench.shelf import Shelf
-from claimbench.web.maintenance import Maintenance, bring_up_to_date, judge_missing
+from claimbench.web.maintenance import (
+    Maintenance,
+    bring_up_to_date,
+    existing_index,
+    index_folder,
+    judge_missing,
+)
 
 
 @pytest.fixture
@@ -23,7 +30,7 @@ def unjudged(make_paper: MakePaper, make_page: Callable[..., Served], tmp_path: 
     make_paper()
     with Ledger(tmp_path / "l.sqlite") as ledger:
         bench.run(
-            "toy", shelf=Shelf([tmp_path / "shelf"]), ledger=ledger, may_trust=lambda root: True, jobs=2
+            "toy", shelf=Shelf([tmp_path / "shelf"]), ledger=ledger, may_trust=lambda root: True, jobs=1
         )
         with ledger.write() as connection:
             connection.execute(sa.delete(VERDICT))
@@ -60,6 +67,39 @@ def test_the_index_follows_the_shelf(make_page: Callable[..., Served], make_pape
     bring_up_to_date(page.app.site, listings=False)
     assert len(page.app.site.index) == 2
     assert [listing.shelf_id for listing in page.store.newest()] == ["other", "toy"]
+
+
+def test_machines_on_a_server_search_what_any_of_them_wrote(
+    make_page: Callable[..., Served],
+    make_paper: MakePaper,
+    postgres_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_paper()
+    here = make_page(LISTED, place=postgres_url)
+    monkeypatch.setenv("CLAIMBENCH_CACHE", str(tmp_path / "another machine's"))
+    there = make_page(place=postgres_url)
+    roots = [*here.shelf.roots]
+    assert {page.app.site.index.storage.folder for page in (here, there)} > {index_folder(there.store, roots)}
+    for page in (here, there):
+        found = page.get("/search.json?q=diferences").json()
+        assert [hit["card"]["key"] for hit in found["found"]] == ["arxiv:2401.00002"]
+        assert [(each["word"], each["instead"]) for each in found["corrections"]] == [
+            ("diferences", "differences")
+        ]
+    there.store.put(
+        [replace(LISTED[1], key="arxiv:2401.00003", arxiv="2401.00003", title="Pruned to nothing")]
+    )
+    for indexed in (False, True):
+        here.app.site.__post_init__()  # as if the second for which the index is held had passed
+        assert ("Pruned to nothing" in here.get("/search?q=diferences").text) == indexed
+        bring_up_to_date(there.app.site)
+    index = existing_index(here.store, roots)
+    assert index is not None
+    assert len(index) == 4
+    for one in (index, here.app.site.index, there.app.site.index):
+        one.close()
 
 
 def test_one_of_several_does_the_work(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
-from served import Served
+from served import LISTED, Served
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -148,6 +150,41 @@ def test_search_finds_papers_of_shelf_and_list(published: Served) -> None:
     assert "No paper was found" in published.get("/search?q=qwzx").text
 
 
+class Lengths:
+    """An encoder of texts by their length, with which any two are similar."""
+
+    identity = "lengths"
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([(1.0, len(text)) for text in texts])
+
+
+def test_what_curators_say_stands_on_every_card(
+    make_page: Callable[..., Served], make_paper: MakePaper
+) -> None:
+    make_paper()
+    make_paper("other")
+    page = make_page(LISTED)
+    chosen = {listing.shelf_id or listing.key: listing for listing in page.store.newest()}
+    page.store.put(replace(chosen[key], featured=True, note=f"Read {key}.") for key in ("toy", LISTED[0].key))
+    page.app.site.index.using(Lengths()).embed()
+    cards = {  # path, and what each is in the page's source
+        "/search?q=toy": (["toy"], "article"),
+        "/search?q=gradient+clipping": ([LISTED[0].key], "article"),
+        "/group/theory": (["toy"], "article"),
+        "/paper/other": (["toy", LISTED[0].key], "li"),  # similar ones
+    }
+    for path, (keys, element) in cards.items():
+        found = page.get(path).text
+        for key in keys:
+            (card,) = re.findall(
+                rf'<{element}\b(?:(?!</{element}>).)*?"/paper/{key}".*?</{element}>', found, re.DOTALL
+            )
+            assert "badge featured" in card, path
+            assert element == "li" or f"Read {key}." in card
+        assert found.count("badge featured") == len(keys)
+
+
 def test_the_home_page_counts_verdicts_as_the_report_does(published: Served) -> None:
     view = published.get("/index.json").json()
     states = [
@@ -217,7 +254,7 @@ def test_private_sets_are_shown_only_when_asked_for(
 ) -> None:
     make_paper()
     ledger, shelf = Ledger(tmp_path / "l.sqlite"), Shelf([tmp_path / "shelf"])
-    bench.run("toy", shelf=shelf, ledger=ledger, may_trust=lambda root: True, jobs=2, sizes={"steps": "7"})
+    bench.run("toy", shelf=shelf, ledger=ledger, may_trust=lambda root: True, jobs=1, sizes={"steps": "7"})
     (own,) = ledger.sets()
     assert own.own
     hidden = make_page()
@@ -245,7 +282,7 @@ def test_a_new_verdict_is_on_the_page_at_once(
     assert page.get("/paper/toy.json").json()["claims"][0]["state"] == "no verdict"
     shelf = Shelf([tmp_path / "shelf"])
     with Ledger(tmp_path / "l.sqlite") as other:
-        bench.run("toy", shelf=shelf, ledger=other, may_trust=lambda root: True, jobs=2)
+        bench.run("toy", shelf=shelf, ledger=other, may_trust=lambda root: True, jobs=1)
         (row,) = report("toy", ledger=other, shelf=shelf)
     assert row.verdict is not None
     assert page.get("/paper/toy.json").json()["claims"][0]["state"] == row.verdict.state
@@ -258,7 +295,7 @@ def test_a_replication_stands_beside_the_first_and_never_replaces_it(
     shelf = Shelf([tmp_path / "shelf"])
     with Ledger(tmp_path / "l.sqlite") as ledger:
         for fresh in (False, True):
-            bench.run("toy", shelf=shelf, ledger=ledger, may_trust=lambda root: True, jobs=2, fresh=fresh)
+            bench.run("toy", shelf=shelf, ledger=ledger, may_trust=lambda root: True, jobs=1, fresh=fresh)
         first, again = ledger.sets()
     assert (first.replication, again.replication) == (0, 1)
     page = make_page()

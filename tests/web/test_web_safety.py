@@ -78,7 +78,7 @@ def hostile(make_paper: MakePaper, make_page: Callable[..., Served], tmp_path: P
     (folder / "paper.toml").write_text(toml, encoding="utf-8")
     shelf = Shelf([tmp_path / "shelf"])
     with Ledger(tmp_path / "l.sqlite") as ledger:
-        bench.run("toy", shelf=shelf, ledger=ledger, may_trust=lambda root: True, jobs=2)
+        bench.run("toy", shelf=shelf, ledger=ledger, may_trust=lambda root: True, jobs=1)
     listing = replace(
         LISTED[0],
         key=f"url:{BAD}",

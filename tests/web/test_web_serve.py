@@ -17,12 +17,18 @@ import httpx2
 import pytest
 import typer
 from feeds import Server, arxiv_handler
-from served import RESULTS
+from postgres import Server as Postgres
+from starlette.testclient import TestClient
+from toy import MakePaper
 from typer.testing import CliRunner
 
+from claimbench import bench
 from claimbench.errors import UserError
+from claimbench.ledger import Ledger
+from claimbench.publish import publish
+from claimbench.shelf import Shelf
 from claimbench.web.cli import serve as command
-from claimbench.web.serve import Options, bind, serve, url
+from claimbench.web.serve import Options, application, bind, serve, url
 
 PROGRAM = """
 import sys, typer
@@ -71,12 +77,24 @@ def answer(address: str) -> httpx2.Response:
             time.sleep(0.05)
 
 
+def published_toy(folder: Path) -> Path:
+    """The file of results of the shelf's paper `toy`."""
+    shelf = Shelf([folder / "shelf"])
+    with Ledger(folder / "measured.sqlite") as ledger:
+        bench.run("toy", shelf=shelf, ledger=ledger, may_trust=lambda root: True, jobs=1)
+        (path,) = publish("toy", to=folder / "results", ledger=ledger, shelf=shelf)
+    return path
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_it_answers_pulls_once_and_leaves_at_ctrl_c(
-    tmp_path: Path, workers: str, source: Callable[..., Server]
+    tmp_path: Path, workers: str, source: Callable[..., Server], make_paper: MakePaper
 ) -> None:
-    (measured,) = [path for path in RESULTS if "s4." in path]
-    more = ["--import", measured, measured]  # as a shell expands *.jsonl
+    make_paper()
+    more: list[str] = []
+    if workers == "1":
+        measured = str(published_toy(tmp_path))
+        more = ["--import", measured, measured]  # as a shell expands *.jsonl
     server = source(arxiv_handler({}))
     if workers == "2":
         config = tmp_path / "page.toml"
@@ -85,8 +103,9 @@ def test_it_answers_pulls_once_and_leaves_at_ctrl_c(
             f'url = "{server.url}/q"\ncategories = ["cs.LG"]\n'
         )
         more = ["--schedule", "00:00", "--config", str(config)]
-    with running(tmp_path, "--workers", workers, *more) as (process, address):
-        found = answer(f"{address}paper/s4.json")
+    shelf = str(tmp_path / "shelf")
+    with running(tmp_path, "--shelf", shelf, "--workers", workers, *more) as (process, address):
+        found = answer(f"{address}paper/toy.json")
         assert found.status_code == 200
         judged = [claim for claim in found.json()["claims"] if claim["state"] != "no verdict"]
         assert bool(judged) == (workers == "1")
@@ -104,6 +123,35 @@ def test_it_answers_pulls_once_and_leaves_at_ctrl_c(
         assert rest.count("schedule: arxiv 0 new") == len(server.asked) == int(workers) - 1  # one of the two
     with pytest.raises(httpx2.TransportError):
         httpx2.get(address)
+
+
+def test_a_list_on_a_server_is_searched_there(
+    tmp_path: Path,
+    postgres_url: str,
+    postgres_database: str,
+    postgres_server: Postgres,
+    make_paper: MakePaper,
+) -> None:
+    make_paper("zebrafish")
+    options = Options(
+        ledger=str(tmp_path / "l.sqlite"),
+        store=postgres_url,
+        shelf=(str(tmp_path / "shelf"),),
+        meaning=False,
+    )
+    with TestClient(application(options), base_url=url("127.0.0.1", 80)) as client:
+        ends = time.monotonic() + 30
+        found: list[str] = []
+        while not found and time.monotonic() < ends:
+            time.sleep(0.05)
+            page = client.get(
+                "/search.json", params={"q": "zebrafihs", "moment": str(time.monotonic())}
+            ).json()
+            found = [hit["card"]["key"] for hit in page["found"]]
+        assert found == ["zebrafish"]
+        assert [correction["instead"] for correction in page["corrections"]] == ["zebrafish"]
+    there = "SELECT key FROM claimbench_search.document WHERE key = 'zebrafish'"
+    assert postgres_server.execute(there, postgres_database) == [("zebrafish",)]
 
 
 def test_a_taken_port_is_said_with_the_fix() -> None:

@@ -12,7 +12,7 @@ from claimbench.feed.schema import LISTING
 from claimbench.feed.store import PageStore
 from claimbench.web.answers import Missing, Page
 from claimbench.web.board import Board
-from claimbench.web.cards import Card, Tally, entry_card, listing_card, shortened, tallies
+from claimbench.web.cards import Card, Tally, cards, listing_card, shortened, tallies
 from claimbench.web.site import Site
 
 LISTED = 20
@@ -28,9 +28,8 @@ class GroupView:
     listed: list[Card]
 
 
-def group_view(board: Board, name: str, listed: list[Listing]) -> GroupView:
-    entries = [entry for entry in board.entries.values() if entry.group == name]
-    found = [entry_card(board, entry) for entry in entries]
+def group_view(board: Board, name: str, found: list[Card], listed: list[Listing]) -> GroupView:
+    """found: the group's papers on the shelf."""
 
     def judged(card: Card) -> int:
         return sum(part.count for part in card.tally if part.state != "no verdict")
@@ -38,7 +37,7 @@ def group_view(board: Board, name: str, listed: list[Listing]) -> GroupView:
     return GroupView(
         name=name,
         papers=sorted(found, key=lambda card: (-judged(card), card.title)),
-        tally=tallies(board, [entry.id for entry in entries]),
+        tally=tallies(board, [card.key for card in found]),
         listed=[listing_card(board, listing) for listing in listed if listing.shelf_id not in board.entries],
     )
 
@@ -55,9 +54,10 @@ def newest(store: PageStore, group: str) -> list[Listing]:
 def handle(site: Site, request: Request) -> GroupView:
     name = request.path_params["name"]
     board, listed = site.board(), newest(site.store, name)
-    if not listed and all(entry.group != name for entry in board.entries.values()):
+    ids = [entry.id for entry in board.entries.values() if entry.group == name]
+    if not listed and not ids:
         raise Missing(f"There is no group {shortened(name, 80)} here.")
-    return group_view(board, name, listed)
+    return group_view(board, name, cards(board, site.store, ids), listed)
 
 
 PAGE = Page("/group/{name:path}", "page/group.html", handle)
