@@ -33,7 +33,7 @@ REACH = (  # of a transaction: pg_trgm may lie in a schema of its own
     "set_config('search_path', concat_ws(', ', current_setting('search_path'), (SELECT quote_ident(n.nspname) "
     "FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_trgm')), true)"
 )
-SETTINGS = (  # the planner does not count what a walk over all documents' vectors costs
+SETTINGS = (  # the planner knows neither what reading all vectors costs nor that compiling costs more than it saves
     f"SELECT set_config('pg_trgm.similarity_threshold', '{ALIKE}', true), "
     f"set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true), {REACH}"
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from postgres import Server, programs
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import faults
 
 TRIALS, FAULTS = 60, 12
