@@ -134,6 +134,21 @@ def test_prefixes_of_a_language_model_are_a_seeds_own() -> None:
     with pytest.raises(UserError, match="600 prefixes of 4 tokens"):
         last_states(lm, text, prefixes=600, length=4, seed=0, device="cpu")
 
+    class WithoutBlanks(CausalLM):
+        """A tokenizer, as many are, to which a long blank is next to nothing."""
+
+        def encode(self, text: str) -> torch.Tensor:
+            return super().encode(text.replace(" ", ""))
+
+    blank = f"{text[:start]}{46 * ' '}{text[start + 46 :]}"
+    found = last_states(
+        WithoutBlanks(model, byte_tokenizer()), blank, prefixes=40, length=4, seed=3, device="cpu"
+    )
+    with torch.no_grad():
+        own = model.model(input_ids=lm.encode(text[start + 46 : start + 50])[None]).last_hidden_state[0, -1]
+    torch.testing.assert_close(found[7], own)
+    torch.testing.assert_close(found[:7], states[:7])
+
 
 def test_every_arm_measures_features_of_ones_own() -> None:
     rng = np.random.default_rng(0)

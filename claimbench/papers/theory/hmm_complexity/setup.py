@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from claimbench.subjects.causal_lm import CausalLM
 
 BATCH = 32
-CHARACTERS = 12  # of text a token, at most, in what is cut for a prefix
+CHARACTERS = 12  # of text a token, in what is cut for a prefix at first
 
 
 def last_states(
@@ -36,6 +36,8 @@ def last_states(
     for index in range(prefixes):
         start = share[0] + index * step
         ids = lm.encode(text[start : start + min(step, length * CHARACTERS)])
+        if len(ids) < length:  # a row of blanks or dashes is few tokens
+            ids = lm.encode(text[start : start + step])
         if len(ids) < length:
             raise UserError(
                 f"text: {len(share)} characters a seed do not hold {prefixes} prefixes of {length} tokens; give more"
