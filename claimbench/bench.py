@@ -14,7 +14,7 @@ from typing import Any
 
 from claimbench.errors import UserError, nearest
 from claimbench.ledger import Ledger
-from claimbench.machine import choose_device, environment_facts, memory_bytes, this_machine
+from claimbench.machine import choose_device, environments, memory_bytes, this_machine
 from claimbench.paper import SCALES, Claim, Paper
 from claimbench.plan import Overrides, Plan, make_plan
 from claimbench.recheck import recheck_set
@@ -274,9 +274,7 @@ def recheck(
     ):
         newest = {}
         for row in store.sets(paper=paper.id, claim=claim.id):
-            if row.environment == store.remember_environment(
-                environment_facts(row.plan["device"]), this_machine().id
-            ):
+            if row.environment in environments([row.plan["device"]]):
                 newest[(row.scale, row.fingerprint, row.replication)] = row
         for row in newest.values():
             changes = store.stale(row.uid)

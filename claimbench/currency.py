@@ -32,7 +32,7 @@ FILES_PREFIX = "claimbench_files_"  # of those that `claimbench.subjects.user_fi
 _WITHOUT_NUMBERS = """
     bench claim cli currency doctor dry errors feed flags html installed ledger machine new paper paths plan plots
     progress publish recheck report rule rules runner search session shared shelf spec summaries testing verdicts
-    community views web __main__
+    community views web work __main__
 """
 INFRASTRUCTURE = frozenset({"claimbench", *(f"claimbench.{name}" for name in _WITHOUT_NUMBERS.split())})
 """Modules that carry numbers but make none: they may change without a new measurement."""

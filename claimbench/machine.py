@@ -6,12 +6,14 @@ import ctypes
 import hashlib
 import os
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from claimbench.errors import UserError
+from claimbench.spec import canonical, digest
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,19 @@ def this_machine() -> Machine:
 def environment_facts(device: str) -> dict[str, Any]:
     """What all trials of a set share. Package versions stand with each trial, since only those it loaded matter."""
     return {"machine": this_machine().facts(), "python": platform.python_version(), "device": device}
+
+
+def alike(device: str) -> dict[str, Any]:
+    """The same of all machines like this one: processor, cores, memory, GPUs, system and Python."""
+    facts = environment_facts(device)
+    machine = {**facts["machine"], "memory_gib": float(round(facts["machine"]["memory_gib"])), "id": ""}
+    kind = hashlib.sha256(canonical(machine).encode()).hexdigest()[:12]
+    return {**facts, "machine": {**machine, "id": kind}, "machines": "alike"}
+
+
+def environments(devices: Iterable[str]) -> frozenset[str]:
+    """Identities of the environments whose sets this machine may measure: its own, and that of its kind."""
+    return frozenset(digest(facts(device)) for device in devices for facts in (environment_facts, alike))
 
 
 def choose_device(wanted: str) -> str:

@@ -7,18 +7,17 @@ its user named: subjects by name or path, with the hash of their content.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from claimbench.errors import UserError
 from claimbench.ledger import Ledger, PlannedRow, SetRow
-from claimbench.machine import environment_facts, memory_bytes, this_machine
+from claimbench.machine import alike, environment_facts, memory_bytes, this_machine
 from claimbench.plan import Plan
 from claimbench.session import Session, replicated
 from claimbench.shelf import Shelf
-from claimbench.spec import SubjectRef, TrialSpec, canonical, digest
+from claimbench.spec import SubjectRef, TrialSpec, digest
 from claimbench.work.code import but_shelves, code_of, differences
 
 
@@ -57,19 +56,6 @@ class Written:
 
 class Differs(Exception):
     """This machine does not hold what a plan was made with; one line says what, and what to do."""
-
-
-def alike(device: str) -> dict[str, Any]:
-    """The environment of all machines like this one."""
-    facts = environment_facts(device)
-    machine = {**facts["machine"], "memory_gib": float(round(facts["machine"]["memory_gib"])), "id": ""}
-    kind = hashlib.sha256(canonical(machine).encode()).hexdigest()[:12]
-    return {**facts, "machine": {**machine, "id": kind}, "machines": "alike"}
-
-
-def environments(devices: Iterable[str]) -> frozenset[str]:
-    """Identities of the environments that this machine may work for: its own, and that of its kind."""
-    return frozenset(digest(facts(device)) for device in devices for facts in (environment_facts, alike))
 
 
 def environment_of(ledger: Ledger, device: str, *, here: bool) -> str:

@@ -14,13 +14,13 @@ from pathlib import Path
 from claimbench.bench import select_claims
 from claimbench.errors import UserError
 from claimbench.ledger import Ledger, PlannedRow
-from claimbench.machine import this_machine
+from claimbench.machine import environments, this_machine
 from claimbench.plan import Plan
 from claimbench.session import OnStep, Outcome, Session, Step
 from claimbench.shelf import Shelf, ask_trust
 from claimbench.spec import Group
 from claimbench.work.patience import patient
-from claimbench.work.planning import Differs, code_differs, environments, read, trials_differ
+from claimbench.work.planning import Differs, code_differs, read, trials_differ
 
 LOOK_AGAIN = 1.0  # seconds between two looks at a paper's sources
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import re
 import shutil
 import subprocess
@@ -16,10 +17,10 @@ from toy import CLAIMS, PAPER, MakePaper
 
 from claimbench import bench
 from claimbench.ledger import Ledger
-from claimbench.machine import environment_facts
+from claimbench.machine import alike, environment_facts, environments
 from claimbench.shelf import BUILT_IN, Shelf, package_of
 from claimbench.work.code import code_of, differences
-from claimbench.work.planning import Differs, Written, alike, environment_of, environments, read, write
+from claimbench.work.planning import Differs, Written, environment_of, read, write
 
 
 def written(place: str, tmp_path: Path, **options: bool) -> list[Written]:
@@ -193,3 +194,32 @@ def test_a_subject_must_hold_the_same_here(place: str, tmp_path: Path, make_pape
     text.unlink()
     with pytest.raises(Differs, match="toy/larger: subject corpus: .*own.txt"):
         read(row, shelf)
+
+
+def test_the_slurm_script_of_the_docs_runs(tmp_path: Path) -> None:
+    """The script as it is written, with what Slurm would set; two jobs of the array at once."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "cluster.md").read_text()
+    script = next(block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "#SBATCH" in block)
+    script = script.replace("exact-permutations", "exact-permutations/sign-separation --scale smoke")
+    folder = tmp_path / "bench" / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "activate").write_text(f'PATH="{Path(sys.executable).parent}:$PATH"\n')
+    (tmp_path / "array.sh").write_text(script)
+    place = str(tmp_path / "l.sqlite")
+    jobs = [
+        subprocess.Popen(
+            ["bash", str(tmp_path / "array.sh")],
+            env={**os.environ, "HOME": str(tmp_path), "LEDGER": place, "SLURM_ARRAY_TASK_ID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in (1, 2)
+    ]
+    for job in jobs:
+        words, _ = job.communicate(timeout=110)
+        assert job.returncode == 0, words
+    with Ledger(place) as store:
+        (row,) = store.sets()
+        assert store.unfinished(row.uid) == set()
+        assert store.plans() == []
