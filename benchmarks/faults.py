@@ -161,11 +161,13 @@ class Storm:
             self._outage()
             return
         with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
-            running = [
-                {"runner": runner, "worker": worker, "trial": trial}
-                for runner in (psutil.Process(started.pid) for started in self.runners)
-                for worker in runner.children()
-                for trial in worker.children()
+            below = psutil.Process().children(recursive=True)
+            parents = {process.pid: process for process in below}
+            started = {runner.pid for runner in self.runners}
+            running = [  # trials, with the worker and the runner above each
+                {"trial": trial, "worker": worker, "runner": parents[worker.ppid()]}
+                for trial in below
+                if (worker := parents.get(trial.ppid())) is not None and worker.ppid() in started
             ]
             if running:
                 self.draw.choice(running)[kind].kill()
@@ -207,7 +209,7 @@ def run(
     place: str = "",
     server: Server | None = None,
     disk: Path | None = None,
-    seconds: float = 0.02,
+    seconds: float = 0.1,
     lease: float = LEASE_SECONDS,
     seed: int = 0,
 ) -> Count:
@@ -227,7 +229,7 @@ def run(
         with Ledger(place) as store:
             while (left := _missing(store, item["set"])) != 0:
                 storm.keep_running()
-                time.sleep(storm.draw.uniform(0.0, 0.1))
+                time.sleep(storm.draw.uniform(0.0, 0.05))
                 done = count.asked if left is None else count.asked - left
                 struck = storm.faults.total()
                 if struck < faults and struck * count.asked <= 1.1 * faults * (done + 10):
