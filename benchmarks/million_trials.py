@@ -26,11 +26,12 @@ import sqlalchemy as sa
 
 from claimbench import report
 from claimbench.ledger import CODE, ENVIRONMENT, MEMBER, TRIAL, TRIAL_SET, Ledger
+from claimbench.ledger.rows import trial_values
 from claimbench.machine import environment_facts
 from claimbench.paper import Paper
 from claimbench.plan import Plan, make_plan, rules_digest
 from claimbench.shelf import Shelf
-from claimbench.spec import canonical, digest
+from claimbench.spec import Result, canonical, digest
 from claimbench.summaries import set_cells
 from claimbench.verdicts import judge_set, rebuild
 
@@ -102,12 +103,11 @@ def fill(store: Ledger, shelf: Shelf, trials: int, seed: int = 0) -> None:
                 break
             environment = environments[turn % MACHINES][0]
             chosen = set_values(plan, environment, serial=len(sets) + 1)
-            for key, values in trial_rows(
-                plan, environment, fence=turn // MACHINES + 1, code=code, draw=draw
-            ):
+            for values in trial_rows(plan, environment, turn // MACHINES + 1, code, draw):
                 made += 1
-                rows.append({"id": made, **values, "key": key})
-                members.append({"set_uid": chosen["uid"], "key": key, "seed": values["seed"], "trial": made})
+                rows.append({"id": made, **values})
+                own = {"key": values["key"], "seed": values["seed"], "trial": made}
+                members.append({"set_uid": chosen["uid"], **own})
             sets.append(chosen)
             if len(rows) >= BATCH:
                 insert(store, rows, members)
@@ -149,39 +149,14 @@ def set_values(plan: Plan, environment: str, serial: int) -> dict[str, Any]:
 
 
 def trial_rows(
-    plan: Plan, environment: str, *, fence: int, code: str, draw: np.random.Generator
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A set's trials with their keys, as the ledger stores them."""
+    plan: Plan, environment: str, fence: int, code: str, draw: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """A set's trials, as the ledger stores them."""
     for spec in plan.specs(plan.seeds(plan.schedule[0])):
         accuracy = 0.6 + 0.1 * (spec.arm == "method") + draw.normal(0.0, 0.02)
-        yield (
-            spec.key,
-            {
-                "environment": environment,
-                "fence": fence,
-                "code": code,
-                "paper": spec.paper,
-                "measure": spec.measure,
-                "arm": spec.arm,
-                "point": canonical(spec.point),
-                "seed": spec.seed,
-                "size": "{}",
-                "subjects": "{}",
-                "device": spec.device,
-                "dtype": spec.dtype,
-                "threads": spec.threads,
-                "tuned": "{}",
-                "company": "[]",
-                "status": "ok",
-                "metrics": json.dumps({"accuracy": accuracy, "state_bytes": 1024.0 * spec.point["n"]}),
-                "failure": "",
-                "seconds": 1.5,
-                "peak_bytes": 10_000_000,
-                "timing": "{}",
-                "artefacts": "[]",
-                "created": "2025-06-01T00:00:00+00:00",
-            },
-        )
+        metrics = {"accuracy": accuracy, "state_bytes": 1024.0 * spec.point["n"]}
+        result = Result(spec, "ok", metrics, seconds=1.5, peak_bytes=10_000_000)
+        yield trial_values(result, environment, fence, code)
 
 
 def insert(store: Ledger, rows: list[dict[str, Any]], members: list[dict[str, Any]]) -> None:

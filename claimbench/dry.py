@@ -9,6 +9,7 @@ from typing import Any
 from claimbench.ledger import Ledger
 from claimbench.machine import this_machine
 from claimbench.plan import Plan
+from claimbench.progress import clock
 from claimbench.rules import ALPHA, look_level, sign_boundary
 from claimbench.rules.levels import t_quantile
 from claimbench.session import Outcome
@@ -101,16 +102,10 @@ def print_description(described: Sequence[dict[str, Any]]) -> None:
                 f"  looks at {', '.join(map(str, item['schedule']))} seeds; --until-decided goes past the first"
             )
         seconds = item["expected_seconds"]
-        print(f"  expected time {_clock(seconds)}" if seconds is not None else "  expected time unknown")
+        print(f"  expected time {clock(seconds)}" if seconds is not None else "  expected time unknown")
         if item["expected_memory_gib"]:
             print(f"  expected memory {item['expected_memory_gib']:g} GiB a trial")
         if item["download_bytes"]:
             print(f"  downloads {item['download_bytes'] / 1e6:.0f} MB")
         for metric, words in item["smallest_effect"].items():
             print(f"  can see in {metric}: {words}")
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -87,6 +87,13 @@ class Display:
             print(line, file=sys.stderr)
 
 
+def clock(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def _bars() -> Progress:
     from rich.console import Console
     from rich.progress import (

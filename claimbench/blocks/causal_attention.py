@@ -2,8 +2,8 @@
 
 torch's scaled_dot_product_attention has no batching rule on a CPU: under vmap it runs model by model, and its backward
 pass then adds one gradient of the whole stack for every model. The operator here is the same function with a rule:
-models are folded into the batch. Where sequences are short the fused kernel of a CPU, made for long ones, takes up to
-2.5 times as long as its three plain operations, which then stand in for it.
+models are folded into the batch. Where sequences are short the fused kernel of a CPU, made for long ones, takes longer
+than its three plain operations, which then stand in for it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from claimbench.progress import PLAIN_EVERY, Display
+from claimbench.progress import PLAIN_EVERY, Display, clock
 from claimbench.session import Outcome, Step
 from claimbench.work.planning import Written
 from claimbench.work.working import Worked
@@ -79,10 +79,3 @@ class Progress(Display):
                 f"{self._finished_trials} of {self._planned_trials} trials, about {clock(seconds)} left",
                 file=sys.stderr,
             )
-
-
-def clock(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

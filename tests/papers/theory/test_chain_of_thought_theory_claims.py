@@ -31,7 +31,7 @@ from claimbench.papers.theory.chain_of_thought_theory.learning import (
     train,
     train_together,
 )
-from claimbench.testing import Given, check_derived, check_registry, declared, smoke_trials
+from claimbench.testing import Given, check_derived, check_registry, declared, measured, smoke_trials
 from claimbench.trial import Row, Table, registry
 
 FOUND = registry(claims.__name__)
@@ -175,12 +175,11 @@ def test_every_claim_has_its_measure(paper: Paper) -> None:
 )
 def test_smoke(paper: Paper, name: str) -> None:
     claim = paper.find_claim(name)
-    run = FOUND.measures[claim.measured_by]
     rows = []
     for point in claim.points("smoke"):
         for trial in smoke_trials(claim, point):
             try:
-                numbers = run([trial])[0] if claim.together else run(trial)
+                (numbers,) = measured(claim, FOUND, [trial]).values()
             except NotApplicable:
                 assert trial.arm == "doubling"
                 continue

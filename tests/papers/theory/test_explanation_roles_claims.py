@@ -33,7 +33,7 @@ from claimbench.papers.theory.explanation_roles.encoders import find_by_encoder,
 from claimbench.papers.theory.explanation_roles.natural import ARMS, arm_features, met, retrieve
 from claimbench.papers.theory.explanation_roles.preconditions import PRECONDITIONS
 from claimbench.subjects import open_subject, resolve_subject
-from claimbench.testing import Given, check_derived, check_registry, declared, made_up, smoke_trials
+from claimbench.testing import Given, check_derived, check_registry, declared, made_up, measured, smoke_trials
 from claimbench.trial import Row, Table, registry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -110,11 +110,9 @@ def test_every_arm_measures_every_metric(claim: Any, encoder: Any, table: Any) -
     subject = Given(encoder=encoder, examples=table) if claim.subjects else Given()
     for point in claim.points("smoke"):
         trials = smoke_trials(claim, point, subject=subject)
-        groups = [trials] if "arm" in claim.together else [[trial] for trial in trials]
-        for group in groups:
-            for metrics in FOUND.measures[claim.measured_by](group):
-                assert set(metrics) == declared(claim, derived=False)
-                assert all(math.isfinite(value) for value in metrics.values())
+        for metrics in measured(claim, FOUND, trials).values():
+            assert set(metrics) == declared(claim, derived=False)
+            assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_results_stay_with_their_trials() -> None:

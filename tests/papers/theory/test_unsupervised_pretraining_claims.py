@@ -24,7 +24,7 @@ from claimbench.papers.theory.unsupervised_pretraining.classifiers import (
 from claimbench.papers.theory.unsupervised_pretraining.rows import raw_columns, targets, texts_of, words
 from claimbench.papers.theory.unsupervised_pretraining.two_stage import risk_of
 from claimbench.subjects import open_subject, resolve_subject
-from claimbench.testing import Given, check_derived, check_registry, declared, made_up, smoke_trials
+from claimbench.testing import Given, check_derived, check_registry, declared, made_up, measured, smoke_trials
 from claimbench.trial import Row, Table, registry
 
 PAPER = load_paper(Path(unsupervised_pretraining.__file__).parent / "paper.toml")
@@ -50,7 +50,7 @@ def test_every_arm_measures_every_metric(claim: Any, digits: Any) -> None:
     points = claim.points("smoke")
     for point in points[:1] + points[1:][-1:]:
         trials = smoke_trials(claim, point, subject=subject)
-        for metrics in FOUND.measures[claim.measured_by](trials):
+        for metrics in measured(claim, FOUND, trials).values():
             assert set(metrics) == declared(claim, derived=False)
             assert all(math.isfinite(value) for value in metrics.values())
 
@@ -68,10 +68,7 @@ def test_the_advantage_is_over_the_best_rival_at_each_point() -> None:
 def test_pretraining_saves_labels_and_needs_the_right_factors() -> None:
     claim = PAPER.find_claim("label-efficiency")
     trials = smoke_trials(claim, {"d": 20, "r": 2, "m": 20000, "ratio": 2}, repeats=10)
-    risks = {
-        trial.arm: metrics["risk"]
-        for trial, metrics in zip(trials, FOUND.measures["label-efficiency"](trials), strict=True)
-    }
+    risks = {arm: metrics["risk"] for arm, metrics in measured(claim, FOUND, trials).items()}
     best = min(risks[arm] for arm in claims.TUNED)
     assert risks["two-stage"] < best / 2
     assert risks["two-stage"] == pytest.approx(risks["oracle"], rel=0.3)
@@ -85,8 +82,8 @@ def test_discarded_directions_are_never_learnt() -> None:
     risks = {}
     for ratio in (1, 16):
         trials = smoke_trials(claim, {"d": 50, "r": 3, "ratio": ratio}, repeats=3)
-        for trial, metrics in zip(trials, FOUND.measures["not-informative"](trials), strict=True):
-            risks[trial.arm, ratio] = metrics["risk"]
+        for arm, metrics in measured(claim, FOUND, trials).items():
+            risks[arm, ratio] = metrics["risk"]
     assert risks["two-stage", 16] == pytest.approx(1, abs=0.05)
     assert risks["oracle", 16] == pytest.approx(1, abs=0.05)
     assert risks["ridge", 16] < 0.1
@@ -96,10 +93,7 @@ def test_discarded_directions_are_never_learnt() -> None:
 def test_the_mixtures_labels_are_learnt_from_few() -> None:
     claim = PAPER.find_claim("mixture")
     trials = smoke_trials(claim, {"separation": 8, "n": 40}, m=1500)
-    excess = {
-        trial.arm: metrics["excess"]
-        for trial, metrics in zip(trials, FOUND.measures["mixture"](trials), strict=True)
-    }
+    excess = {arm: metrics["excess"] for arm, metrics in measured(claim, FOUND, trials).items()}
     assert excess["oracle"] <= excess["two-stage"] + 0.02
     assert excess["two-stage"] < min(excess[arm] for arm in claims.CLASSIFIERS)
 

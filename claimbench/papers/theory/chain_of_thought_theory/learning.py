@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from claimbench.blocks.orders import shuffled
 from claimbench.blocks.stacked import Stack
 from claimbench.blocks.stacked_training import train_stack
 from claimbench.blocks.training import fit
@@ -54,12 +55,8 @@ def batches_of(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches for ever: every problem once before any comes again, in a new order each time."""
     inputs, targets = (part.to(device) for part in pairs_of(given))
-    left = np.empty(0, dtype=np.int64)
-    while True:
-        while len(left) < batch:
-            left = np.concatenate([left, generator.permutation(len(given))])
-        rows = torch.from_numpy(left[:batch]).to(device)
-        left = left[batch:]
+    for chosen in shuffled(len(given), batch, generator):
+        rows = torch.from_numpy(chosen).to(device)
         yield inputs[rows], targets[rows]
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float32, Int, Int64
 from torch import Tensor
 
+from claimbench.blocks.orders import shuffled
 from claimbench.blocks.stacked import Stack
 from claimbench.blocks.stacked_training import train_stack
 from claimbench.papers.theory.explanation_roles.readers import Reader, Reading, Shape, reader_loss
@@ -171,19 +172,16 @@ class Readers:
         self, find: Find | Sequence[Find] | None, training: Training
     ) -> Iterator[tuple[Tensor, Tensor]]:
         own = [np.arange(len(problem.train)) for problem in self.problems]
-        generators = [np.random.default_rng([seed, 7]) for seed in self.seeds]
+        orders = [
+            shuffled(len(rows), training.batch, np.random.default_rng([seed, 7]))
+            for rows, seed in zip(own, self.seeds, strict=True)
+        ]
         labels = [torch.from_numpy(targets(problem, problem.train)) for problem in self.problems]
         packed: list[Tensor] = []
-        orders = [np.empty(0, dtype=np.int64) for _ in self.problems]
         for step in range(training.steps):
             if step == 0 or (self.reading.learnt and step % training.refresh == 0):
                 packed = self._packed("train", self.retrieved("train", find, own))
-            rows = []
-            for index, generator in enumerate(generators):
-                while len(orders[index]) < training.batch:
-                    orders[index] = np.concatenate([orders[index], generator.permutation(len(own[index]))])
-                rows.append(torch.from_numpy(orders[index][: training.batch]))
-                orders[index] = orders[index][training.batch :]
+            rows = [torch.from_numpy(next(order)) for order in orders]
             yield (
                 torch.stack([part[chosen] for part, chosen in zip(packed, rows, strict=True)]),
                 torch.stack([part[chosen] for part, chosen in zip(labels, rows, strict=True)]),
